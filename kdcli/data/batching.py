@@ -1,0 +1,174 @@
+"""Batches of like length, drawn so that order and composition depend on the seed and the epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdcli.data.alignment import Alignment
+from kdcli.data.tokens import TokenView
+
+_WINDOW = 32
+
+
+@dataclass
+class AlignedRuns:
+    """An :class:`Alignment` for one batch: runs [B, L_S] of teacher tokens, or the identity."""
+
+    first: Tensor
+    last: Tensor
+    identity: bool
+
+    def matched(self) -> Tensor:
+        """[B, L_S], True where a student token has a counterpart."""
+        return self.last > self.first
+
+    def pull(self, states: Tensor) -> Tensor:
+        """Teacher states [B, L_T, D] at the student's tokens [B, L_S, D]: the mean over each run, P·H."""
+        if self.identity:
+            return states
+        places = torch.arange(states.shape[1], device=states.device)
+        inside = (places >= self.first[..., None]) & (places < self.last[..., None])  # [B, L_S, L_T]
+        count = (self.last - self.first).clamp(min=1)[..., None]
+        return torch.bmm(inside.to(states.dtype), states) / count.to(states.dtype)
+
+
+@dataclass
+class Batch:
+    """What one step sees.
+
+    Attributes:
+        rows: sample numbers [B].
+        labels: class indices [B], or None.
+        views: model name → its inputs (``input_ids``, ``attention_mask``, ``token_type_ids`` where it takes them).
+        runs: teacher name → where its tokens meet the student's; empty where there is no student.
+    """
+
+    rows: Tensor
+    labels: Tensor | None
+    views: dict[str, dict[str, Tensor]]
+    runs: dict[str, AlignedRuns]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        if device.type == "cpu":
+            return self
+        return Batch(
+            self.rows.to(device, non_blocking=True),
+            None if self.labels is None else self.labels.to(device, non_blocking=True),
+            {
+                name: {key: value.to(device, non_blocking=True) for key, value in view.items()}
+                for name, view in self.views.items()
+            },
+            {
+                name: AlignedRuns(runs.first.to(device), runs.last.to(device), runs.identity)
+                for name, runs in self.runs.items()
+            },
+        )
+
+
+class Samples:
+    """A tokenised split from which batches are cut.
+
+    Args:
+        labels: class indices [n], or None.
+        views: model name → the split as that model's tokenizer sees it.
+        alignments: teacher name → alignment with ``student``'s tokens.
+        leading: the view whose lengths the batches are sorted by.
+    """
+
+    def __init__(
+        self,
+        labels: NDArray[np.int64] | None,
+        views: Mapping[str, TokenView],
+        alignments: Mapping[str, Alignment],
+        leading: str,
+    ) -> None:
+        self.labels = labels
+        self.views = views
+        self.alignments = alignments
+        self.leading = leading
+
+    def __len__(self) -> int:
+        return len(self.views[self.leading])
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens per sample [n] in the leading view."""
+        return self.views[self.leading].lengths
+
+    def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> Batch:
+        """The samples at ``rows``, padded to the longest of them in each view."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        made: dict[int, dict[str, Tensor]] = {}
+        views = {}
+        for name, view in self.views.items():
+            if id(view) not in made:
+                made[id(view)] = _padded_view(view, chosen)
+            views[name] = made[id(view)]
+        lead = self.views[self.leading]
+        runs = {
+            name: AlignedRuns(
+                _padded(alignment.first, lead.bounds, chosen, 0),
+                _padded(alignment.last, lead.bounds, chosen, 0),
+                alignment.identity,
+            )
+            for name, alignment in self.alignments.items()
+        }
+        labels = None if self.labels is None else torch.from_numpy(self.labels[chosen])
+        return Batch(torch.from_numpy(chosen), labels, views, runs)
+
+
+def _padded_view(view: TokenView, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+    lengths = torch.from_numpy(view.lengths[rows])
+    width = int(lengths.max())
+    inputs = {
+        "input_ids": _padded(view.ids, view.bounds, rows, view.pad_id),
+        "attention_mask": (torch.arange(width) < lengths[:, None]).to(torch.int64),
+    }
+    if view.type_ids is not None:
+        inputs["token_type_ids"] = _padded(view.type_ids, view.bounds, rows, 0)
+    return inputs
+
+
+def _padded(
+    flat: NDArray[np.generic], bounds: NDArray[np.int64], rows: NDArray[np.int64], filler: int
+) -> Tensor:
+    """Ragged rows as one matrix [B, longest], int64."""
+    begin, end = bounds[rows], bounds[rows + 1]
+    lengths = end - begin
+    places = np.arange(lengths.max())
+    inside = places < lengths[:, None]
+    source = np.where(inside, begin[:, None] + places, 0)
+    return torch.from_numpy(np.where(inside, flat[source], filler).astype(np.int64))
+
+
+def epoch_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """Every sample once, in batches of like length.
+
+    The samples are shuffled, cut into windows of a few dozen batches, sorted by length inside each window, and cut into
+    batches whose order is shuffled again.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(lengths))
+    window = _WINDOW * batch_size
+    batches = []
+    for begin in range(0, len(order), window):
+        part = order[begin : begin + window]
+        part = part[np.argsort(lengths[part], kind="stable")]
+        batches += [part[row : row + batch_size] for row in range(0, len(part), batch_size)]
+    return [batches[place] for place in generator.permutation(len(batches))]
+
+
+def sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Every sample once, the longest batch first; for inference, where order does not matter."""
+    order = np.argsort(-lengths, kind="stable")
+    return [order[row : row + batch_size] for row in range(0, len(order), batch_size)]

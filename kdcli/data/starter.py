@@ -1,0 +1,118 @@
+"""The starter task: labelled text that every install already has.
+
+The first paragraphs of docstrings in Python's standard library and in kdcli's own dependencies; the label is the library that
+a paragraph comes from, and the libraries' names are masked. It is a real, small, noisy classification task that needs no
+network and no download, made so that the first command can be tried anywhere. Its rows depend on the installed versions, so
+its scores are for comparison inside a run, not across machines.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from kdcli.data.task import DEV, TEST, TRAIN
+from kdcli.errors import RunFailedError
+from kdcli.files import write_text
+
+NAME = "starter"
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "stdlib": ("python", "cpython"),
+    "scipy": (),
+    "sklearn": ("scikit-learn", "scikit"),
+    "pandas": ("pd", "dataframe"),
+    "torch": ("pytorch", "aten"),
+    "transformers": ("huggingface", "hugging face"),
+    "sympy": (),
+    "networkx": ("nx",),
+}
+ROWS = {TRAIN: 400, DEV: 80, TEST: 80}
+_SHORTEST, _LONGEST, _MOST_PER_FILE = 40, 200, 12
+_LEFT_OUT = {"tests", "test", "testing", "_vendor", "site-packages", "idlelib", "lib2to3", "externals", "vendored"}
+
+
+def write_starter_data(folder: Path) -> None:
+    """Write ``train.jsonl``, ``dev.jsonl`` and ``test.jsonl``.
+
+    Raises:
+        RunFailedError: an installed library has too few docstrings (its sources are not there, say).
+    """
+    generator = np.random.default_rng(0)
+    wanted = sum(ROWS.values())
+    rows: dict[str, list[str]] = {split: [] for split in ROWS}
+    seen: set[str] = set()
+    for library in LIBRARIES:
+        texts = []
+        for text in _paragraphs(library, generator):
+            if text not in seen:
+                seen.add(text)
+                texts.append(text)
+            if len(texts) == wanted:
+                break
+        if len(texts) < wanted:
+            raise RunFailedError(
+                f"the starter task needs {wanted} docstrings of {library}, and found {len(texts)}; give --task or --data"
+            )
+        begin = 0
+        for split, count in ROWS.items():
+            part = texts[begin : begin + count]
+            rows[split] += [json.dumps({"text": text, "label": library}, ensure_ascii=False) for text in part]
+            begin += count
+    for split, lines in rows.items():
+        order = generator.permutation(len(lines))
+        write_text(folder / f"{split}.jsonl", "".join(lines[row] + "\n" for row in order))
+
+
+def _paragraphs(library: str, generator: np.random.Generator) -> Iterator[str]:
+    """The first paragraphs of a library's docstrings, files in a random but repeatable order."""
+    root = _root(library)
+    files = sorted(path for path in root.rglob("*.py") if not _LEFT_OUT & set(path.relative_to(root).parts))
+    for place in generator.permutation(len(files)):
+        found = [text for text in map(_tidy, _docstrings(files[place])) if text]
+        yield from found[:_MOST_PER_FILE]
+
+
+def _root(library: str) -> Path:
+    if library == "stdlib":
+        return Path(sysconfig.get_paths()["stdlib"])
+    spec = importlib.util.find_spec(library)
+    if spec is None or not spec.submodule_search_locations:
+        raise RunFailedError(f"the starter task needs the package {library}; give --task or --data")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _docstrings(path: Path) -> Iterator[str]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(path.read_text(encoding="utf-8", errors="ignore"))
+    except (SyntaxError, ValueError, OSError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                yield text
+
+
+_NAMES = re.compile(
+    r"\b(" + "|".join(re.escape(word) for name, others in LIBRARIES.items() for word in (name, *others)) + r")\w*",
+    re.IGNORECASE,
+)
+
+
+def _tidy(docstring: str) -> str:
+    """The first paragraph in one line, names masked, cut at a word; empty where it is too short."""
+    paragraph = re.split(r"\n\s*\n", docstring.strip(), maxsplit=1)[0]
+    text = _NAMES.sub("it", re.sub(r"\s+", " ", paragraph))
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST].rsplit(" ", 1)[0]
+    return text if len(text) >= _SHORTEST and text.isascii() else ""

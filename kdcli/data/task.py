@@ -1,0 +1,79 @@
+"""A task: labelled texts in splits, the names of the classes, and the metric that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+TRAIN, DEV, TEST = "train", "dev", "test"
+METRICS = ("accuracy", "f1", "macro-f1", "weighted-f1", "matthews")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The samples of one split.
+
+    Attributes:
+        texts: the first (or only) text of each sample.
+        pairs: the second text of each sample, for tasks over pairs.
+        labels: class indices [n], int64, or None where the split has no labels.
+        source: where the samples are from, for messages.
+        fingerprint: sha256 of that source, first 16 hex digits.
+    """
+
+    texts: Sequence[str]
+    pairs: Sequence[str] | None
+    labels: NDArray[np.int64] | None
+    source: str
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Split:
+        """The samples at ``rows``, in that order."""
+        return replace(
+            self,
+            texts=[self.texts[row] for row in rows],
+            pairs=None if self.pairs is None else [self.pairs[row] for row in rows],
+            labels=None if self.labels is None else self.labels[np.asarray(rows, dtype=np.int64)],
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned.
+
+    Attributes:
+        name: stands in folders and tables.
+        labels: class names; the position is the class index everywhere in kdcli.
+        raw_labels: what the data files write for each class.
+        metric: the figure that decides (one of :data:`METRICS`).
+        splits: ``train``, ``dev`` and perhaps ``test`` and further evaluation splits.
+        notes: what the user should know about how the splits came to be.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    raw_labels: tuple[str, ...]
+    metric: str
+    splits: Mapping[str, Split]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def train(self) -> Split:
+        """The samples that are trained on."""
+        return self.splits[TRAIN]
+
+    @property
+    def dev(self) -> Split:
+        """The samples that checkpoints are chosen on; never the test split."""
+        return self.splits[DEV]
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether a sample is two texts."""
+        return next(iter(self.splits.values())).pairs is not None

@@ -1,0 +1,1 @@
+"""The one training loop, its stages, objectives, events and checkpoints."""

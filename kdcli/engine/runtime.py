@@ -1,0 +1,65 @@
+"""Where the training runs: device, precision, processes and seeds, through Accelerate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, LoggerType, ProjectConfiguration
+
+from kdcli.errors import Problem, RequestError
+
+TRACKERS = ("tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "swanlab", "trackio")
+
+
+def make_accelerator(
+    precision: Literal["fp32", "bf16", "fp16"], device: str, folder: Path | None = None, track: Sequence[str] = ()
+) -> Accelerator:
+    """The process's accelerator; started with ``accelerate launch`` it spans all processes.
+
+    Args:
+        folder: where TensorBoard writes; None for no tracker at all.
+        track: further trackers, of :data:`TRACKERS`.
+    """
+    AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision,
+        cpu=torch.device(device).type == "cpu",
+        log_with=[LoggerType(name) for name in ("tensorboard", *track)] if folder is not None else None,
+        project_config=ProjectConfiguration(str(folder), logging_dir=str(folder)) if folder is not None else None,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def check_trackers(track: Sequence[str]) -> None:
+    """Refuse a tracker that is unknown or not installed, before anything is trained.
+
+    Raises:
+        RequestError: with the package to install.
+    """
+    import importlib.util
+
+    for name in track:
+        if name not in TRACKERS:
+            raise RequestError(Problem(f"--track {name}", "there is no such tracker", "one of " + ", ".join(TRACKERS)))
+        if importlib.util.find_spec(name) is None:
+            raise RequestError(Problem(f"--track {name}", f"the package {name} is not installed", remedy=f"pip install {name}"))
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of this process's random numbers."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_rng_state(state: dict[str, Any]) -> None:
+    """Put back what :func:`rng_state` returned."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

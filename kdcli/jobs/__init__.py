@@ -1,0 +1,1 @@
+"""cofinetune, distill, evaluate, export: each a page that reads as the method does; and the run folder."""

@@ -1,0 +1,149 @@
+"""Opening a run: a new one, or one that goes on; on one process or on many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from kdcli.engine.events import Events, Note
+from kdcli.engine.interruption import stop_on_signal
+from kdcli.engine.loop import Trainer
+from kdcli.engine.runtime import make_accelerator
+from kdcli.errors import Problem, RequestError
+from kdcli.jobs.preparation import Prepared, check_cheaply, prepare, removed_on_error
+from kdcli.jobs.recording import MetricsFile, Trackers
+from kdcli.jobs.run_folder import RunFolder, find_run, new_run
+from kdcli.plan.plan import Plan
+from kdcli.plan.request import TrainRequest
+from kdcli.plan.resolve import load_recipe, resolve_device, resolve_precision
+
+
+@dataclass
+class OpenRun:
+    """A run at work.
+
+    Attributes:
+        folder: where everything goes.
+        prepared: task and plan.
+        trainer: runs the phases.
+        events: who is told; silent on all processes but the first.
+    """
+
+    folder: RunFolder
+    prepared: Prepared
+    trainer: Trainer
+    events: Events
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return self.trainer.accelerator.is_main_process
+
+    def once(self, work: Callable[[], None]) -> None:
+        """Do something that writes files on the first process alone, while the others wait."""
+        if self.is_main:
+            work()
+        self.trainer.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def opened(request: TrainRequest | None, out: Path | None, resume: bool, events: Events) -> Iterator[OpenRun]:
+    """Check, plan and open a run; a signal inside the block asks the training to stop.
+
+    Args:
+        request: what was asked for; None with ``resume`` takes everything from the run.
+        out: the run folder, or None for a new name (with ``resume``: for the latest run).
+        resume: go on with a run that is there.
+
+    Raises:
+        RequestError: with everything that is wrong; nothing is left behind of a run that could not begin.
+    """
+    stored: Plan | None = None
+    if resume:
+        stored = find_run(out).read_plan()
+        request = _same_request(request, stored)
+    assert request is not None
+    check_cheaply(request)
+    recipe = load_recipe(request).recipe
+    device = resolve_device(request.device)
+    precision = resolve_precision(recipe.training.precision, device)
+    with stop_on_signal() as stop:
+        accelerator = make_accelerator(precision, str(device))
+        if not accelerator.is_main_process:
+            events = Events()
+        run = _agreed(accelerator, lambda: find_run(out) if resume else _new(request, out))
+        if accelerator.is_main_process:
+            with removed_on_error(run):
+                prepared = prepare(request, run, events)
+                if stored is not None:
+                    _refuse_changed(stored, prepared.plan, run)
+                run.write_plan(prepared.plan)
+        accelerator.wait_for_everyone()
+        if not accelerator.is_main_process:
+            prepared = prepare(request, run, events, sized=False)
+        accelerator = make_accelerator(precision, str(device), run.log, request.track)
+        if accelerator.is_main_process:
+            run.point_latest_here()
+            events.add(MetricsFile(run.metrics))
+            events.add(Trackers(accelerator, run.path.name, {"recipe": recipe.name, "seed": request.seed}))
+        events.emit(Note(f"run folder: {run.path}"))
+        trainer = Trainer(accelerator, recipe.training, events, run.checkpoints, stop)
+        try:
+            yield OpenRun(run, prepared, trainer, events)
+        finally:
+            accelerator.end_training()
+
+
+def _new(request: TrainRequest, out: Path | None) -> RunFolder:
+    data = request.data
+    task = data.task or ("starter" if data.is_starter else Path(data.data or "task").stem)
+    return new_run(out, task, request.student if request.command == "distill" and request.student else request.command)
+
+
+def _agreed(accelerator: Accelerator, choose: Callable[[], RunFolder]) -> RunFolder:
+    """The first process's choice, on all processes."""
+    chosen: list[object] = [choose() if accelerator.is_main_process else None]
+    run = broadcast_object_list(chosen)[0]
+    assert isinstance(run, RunFolder)
+    return run
+
+
+def _same_request(request: TrainRequest | None, stored: Plan) -> TrainRequest:
+    """The stored request; refuses flags that differ from it."""
+    original = TrainRequest.model_validate(stored.request)
+    if request is not None and request != original:
+        fields = TrainRequest.model_fields
+        changed = [name for name in fields if getattr(request, name) != getattr(original, name)]
+        raise RequestError(
+            Problem(
+                "--resume",
+                "the flags differ from those that the run was started with",
+                "the same flags, or none besides --resume and --out",
+                ", ".join(f"{name}: {getattr(request, name)!r}, was {getattr(original, name)!r}" for name in changed),
+            )
+        )
+    return original
+
+
+def _refuse_changed(stored: Plan, now: Plan, run: RunFolder) -> None:
+    """A run goes on with the data and the teachers that it began with."""
+    before = {f"split {name}": split.fingerprint for name, split in stored.task.splits.items()}
+    before |= {f"teacher {teacher.name}": teacher.fingerprint for teacher in stored.teachers}
+    after = {f"split {name}": split.fingerprint for name, split in now.task.splits.items()}
+    after |= {f"teacher {teacher.name}": teacher.fingerprint for teacher in now.teachers}
+    changed = [name for name in before if before[name] != after.get(name)]
+    if changed:
+        raise RequestError(
+            Problem(
+                str(run.plan),
+                "what the run was made from has changed since",
+                "the same files",
+                ", ".join(changed),
+                "start a new run",
+            )
+        )

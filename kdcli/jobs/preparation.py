@@ -1,0 +1,146 @@
+"""What both trainings begin with: the task, the models that are named, and the plan."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from kdcli.data import starter
+from kdcli.data.sources import DataRequest, load_task
+from kdcli.data.task import Task
+from kdcli.engine.events import Events, Note, WorkStarted
+from kdcli.engine.runtime import check_trackers
+from kdcli.errors import Problem, RequestError
+from kdcli.evaluation.metrics import check_metric
+from kdcli.files import whole_folder
+from kdcli.jobs.run_folder import RunFolder
+from kdcli.models.checkpoints import ALIASES, Reference, parse_references
+from kdcli.models.starter import STARTER_TEACHERS, write_starter_teacher
+from kdcli.models.student import parse_size
+from kdcli.plan.plan import Plan
+from kdcli.plan.request import TrainRequest
+from kdcli.plan.resolve import load_recipe, make_plan, resolve_device, resolve_precision
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that can be carried out."""
+
+    task: Task
+    plan: Plan
+
+
+def check_cheaply(request: TrainRequest) -> None:
+    """Everything that can be found wrong before anything is read or written.
+
+    Raises:
+        RequestError: recipe, teachers, student size, tracker, device or precision.
+    """
+    loaded = load_recipe(request)
+    parse_references(request.teachers, "--teachers")
+    if request.student is not None:
+        parse_size(request.student)
+    check_trackers(request.track)
+    resolve_precision(loaded.recipe.training.precision, resolve_device(request.device))
+
+
+def prepare(request: TrainRequest, run: RunFolder, events: Events, *, sized: bool = True) -> Prepared:
+    """Read the task (or make the starter task inside the run folder) and resolve the plan.
+
+    Raises:
+        RequestError: with everything that is wrong.
+    """
+    check_cheaply(request)
+    references = parse_references(request.teachers, "--teachers")
+    is_starter = request.data.is_starter
+    if is_starter:
+        references = _starter_references(references, run, events)
+    else:
+        events.emit(WorkStarted("reading the data"))
+    task = load_task_of(request.data, run)
+    check_metric(task.metric, len(task.labels))
+    for reference in references:
+        events.emit(Note(_which_model(reference, run)))
+    plan = make_plan(request, task, references, starter=is_starter, sized=sized)
+    for note in plan.notes:
+        events.emit(Note(note))
+    return Prepared(task, plan)
+
+
+def load_task_of(data: DataRequest, run: RunFolder) -> Task:
+    """The task of a run: from the user's files, or the starter task that lies in the run folder."""
+    if not data.is_starter:
+        return load_task(data)
+    task = load_task(replace(data, task=None, data=str(run.starter / "data")))
+    return replace(task, name=starter.NAME)
+
+
+def _starter_references(references: list[Reference], run: RunFolder, events: Events) -> list[Reference]:
+    """The teachers of the starter task: ``bert`` and ``roberta`` are small models made on the spot."""
+    names = {ALIASES[name]: name for name in STARTER_TEACHERS}
+    for reference in references:
+        if reference.checkpoint in ALIASES.values() and reference.checkpoint not in names:
+            raise RequestError(
+                Problem(
+                    f"--teachers {reference.name}",
+                    "the starter task has no such teacher",
+                    ", ".join(STARTER_TEACHERS) + ", or a folder",
+                    remedy="give --task or --data to distill the real model",
+                )
+            )
+    wanted = sorted({names[reference.checkpoint] for reference in references if reference.checkpoint in names})
+    events.emit(
+        Note(
+            "no --task and no --data: the starter task (which library is a docstring from?), made from text on this machine"
+        )
+    )
+    _make_starter(run, wanted, events)
+    return [
+        replace(reference, checkpoint=str(run.starter / names[reference.checkpoint]))
+        if reference.checkpoint in names
+        else reference
+        for reference in references
+    ]
+
+
+def _make_starter(run: RunFolder, teachers: list[str], events: Events) -> None:
+    if run.starter.is_dir():
+        return
+    events.emit(WorkStarted("collecting docstrings for the starter task"))
+    with whole_folder(run.starter) as partial:
+        starter.write_starter_data(partial / "data")
+        texts = load_task(DataRequest(data=str(partial / "data"))).train.texts
+        for name in teachers:
+            events.emit(WorkStarted(f"making a small {name} with a vocabulary of its own"))
+            write_starter_teacher(name, texts, partial / name)
+
+
+def _which_model(reference: Reference, run: RunFolder) -> str:
+    if Path(reference.checkpoint).parent == run.starter:
+        return f"teacher {reference.name}: a small {reference.name} made for the starter task, not the pre-trained model"
+    return f"teacher {reference.name}: {reference.checkpoint}"
+
+
+@contextmanager
+def removed_on_error(run: RunFolder) -> Iterator[None]:
+    """Leave nothing behind of a run that could not begin."""
+    existed = run.path.exists()
+    parent_existed = run.path.parent.exists()
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            shutil.rmtree(run.path, ignore_errors=True)
+        if not parent_existed and run.path.parent.is_dir() and not any(run.path.parent.iterdir()):
+            run.path.parent.rmdir()
+        raise
+
+
+def dry_plan(request: TrainRequest, events: Events) -> Plan:
+    """The plan alone; what the starter task needs is made in a temporary folder."""
+    with TemporaryDirectory(prefix="kdcli-") as folder:
+        return prepare(request, RunFolder(Path(folder)), events).plan

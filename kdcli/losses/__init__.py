@@ -1,0 +1,1 @@
+"""Loss terms, one small module per family, and the weighting of teachers."""

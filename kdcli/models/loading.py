@@ -1,0 +1,78 @@
+"""Loading of weights and tokenizers: safetensors only, no remote code, no chatter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdcli.errors import Problem, RequestError
+
+
+def quiet_transformers() -> None:
+    """Keep transformers from writing bars and hints to the terminal, which belongs to kdcli."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer of a checkpoint folder."""
+    from transformers import AutoTokenizer
+
+    quiet_transformers()
+    tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False, local_files_only=True)
+    if tokenizer.pad_token_id is None:
+        raise RequestError(Problem(str(folder), "the tokenizer has no padding token"))
+    return tokenizer
+
+
+def load_encoder(folder: Path) -> nn.Module:
+    """The bare encoder of a checkpoint folder, in fp32."""
+    from transformers import AutoModel
+
+    return _load(AutoModel, folder)
+
+
+def load_classifier(folder: Path) -> nn.Module:
+    """A checkpoint with its own classification head, in fp32.
+
+    Raises:
+        RequestError: parts of the model are not in the checkpoint, the head above all.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    return _load(AutoModelForSequenceClassification, folder, whole=True)
+
+
+def _load(factory: Any, folder: Path, whole: bool = False) -> nn.Module:
+    quiet_transformers()
+    try:
+        model, report = factory.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise RequestError(
+            Problem(str(folder), "the weights cannot be loaded", found=str(error).splitlines()[0][:200])
+        ) from error
+    missing = sorted(report["missing_keys"])
+    if whole and missing:
+        raise RequestError(
+            Problem(
+                str(folder),
+                "the checkpoint has no trained classification head",
+                "weights for every part of the model",
+                "missing: " + ", ".join(missing[:4]),
+                "fine-tune it first, or name it as a teacher: kdcli co-finetunes bare encoders",
+            )
+        )
+    loaded: nn.Module = model
+    return loaded

@@ -1,0 +1,112 @@
+"""The starter task's teachers: small models of the BERT and RoBERTa architectures, made on the spot.
+
+Vocabularies (WordPiece, byte-level BPE) are trained on the task's own training texts; weights are random, so that everything
+that these teachers know they learn when they are co-finetuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdcli.models.loading import quiet_transformers
+
+STARTER_TEACHERS = ("bert", "roberta")
+_VOCABULARY = 4000
+_MAX_LENGTH = 128
+_SIZE: dict[str, Any] = {
+    "num_hidden_layers": 6,
+    "hidden_size": 128,
+    "num_attention_heads": 4,
+    "intermediate_size": 512,
+    "vocab_size": _VOCABULARY,
+}
+
+
+def write_starter_teacher(name: str, texts: Sequence[str], folder: Path) -> None:
+    """Train the vocabulary and write a model with random weights, always the same ones.
+
+    Args:
+        name: ``bert`` or ``roberta``.
+        texts: the training texts.
+        folder: where the checkpoint goes.
+    """
+    from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
+
+    quiet_transformers()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: Any
+        if name == "bert":
+            tokenizer = _wordpiece(texts)
+            size = _SIZE | {"vocab_size": len(tokenizer)}
+            model = BertModel(BertConfig(**size, max_position_embeddings=_MAX_LENGTH, pad_token_id=tokenizer.pad_token_id))
+        else:
+            tokenizer = _byte_level_bpe(texts)
+            size = _SIZE | {"vocab_size": len(tokenizer)}
+            special = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+            model = RobertaModel(
+                RobertaConfig(**size, **special, max_position_embeddings=_MAX_LENGTH + 2, type_vocab_size=1)
+            )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _wordpiece(texts: Sequence[str]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    inner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    inner.normalizer = normalizers.BertNormalizer()
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.decoder = decoders.WordPiece()
+    inner.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=_VOCABULARY, special_tokens=special, show_progress=False)
+    )
+    inner.post_processor = processors.BertProcessing(
+        ("[SEP]", inner.token_to_id("[SEP]")), ("[CLS]", inner.token_to_id("[CLS]"))
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=_MAX_LENGTH,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def _byte_level_bpe(texts: Sequence[str]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    inner.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=_VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    inner.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        cls_token="<s>",
+        sep_token="</s>",
+        bos_token="<s>",
+        eos_token="</s>",
+        mask_token="<mask>",
+        model_max_length=_MAX_LENGTH,
+        model_input_names=["input_ids", "attention_mask"],
+    )

@@ -1,0 +1,182 @@
+"""The student: its size, its first weights, and its life as an ordinary checkpoint.
+
+The student is always its architecture's own ``…ForSequenceClassification`` model. Whatever pooling the teachers share, the
+student answers through the head that transformers gives that architecture, so that ``transformers.pipeline`` and
+``AutoModelForSequenceClassification`` load it where kdcli is not installed and say exactly what ``kdcli evaluate`` says.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcli.data.batching import Batch
+from kdcli.errors import Problem, RequestError
+from kdcli.models.capture import hidden_states
+from kdcli.models.loading import load_encoder, quiet_transformers
+from kdcli.models.output import Output
+
+STUDENT = "student"
+_SIZE = re.compile(r"(\d+)L(?:-(\d+)H)?(?:-(\d+)A)?", re.IGNORECASE)
+_LAYER_INDEX = re.compile(r"(?<![^.])(layers?)\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Size:
+    """A student's size; what is None is taken over from the teacher that it is cut from."""
+
+    layers: int
+    width: int | None = None
+    heads: int | None = None
+
+
+def parse_size(text: str) -> Size | None:
+    """``4L``, ``4L-312H`` or ``4L-312H-12A``; None for anything else, which then is a checkpoint.
+
+    >>> parse_size("4L-312H-12A")
+    Size(layers=4, width=312, heads=12)
+
+    Raises:
+        RequestError: a size of which a part is zero or the heads do not divide the width.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        return None
+    layers, width, heads = (int(part) if part else None for part in match.groups())
+    if 0 in (layers, width, heads) or (width and heads and width % heads):
+        raise RequestError(
+            Problem(f"--student {text}", "is not a size that can be built", "4L, 4L-312H, or 4L-312H-12A (312 = 12 · 26)")
+        )
+    assert layers is not None
+    return Size(layers, width, heads)
+
+
+def student_config(source: Any, size: Size, chosen_layers: Sequence[int], labels: Sequence[str]) -> Any:
+    """The source's configuration at the student's size, for the task's classes.
+
+    Args:
+        source: the configuration of the checkpoint that the student is cut from.
+        size: layers, width and heads.
+        chosen_layers: the source's layers that are copied, from 1; empty for random weights.
+        labels: class names in order.
+    """
+    config = copy.deepcopy(source)
+    kinds = getattr(config, "layer_types", None)
+    rows = [layer - 1 for layer in chosen_layers] or list(range(size.layers))
+    config.num_hidden_layers = size.layers
+    if kinds:
+        config.layer_types = [kinds[row % len(kinds)] for row in rows]
+    if size.width is not None and size.width != source.hidden_size:
+        config.intermediate_size = round(source.intermediate_size * size.width / source.hidden_size)
+        if getattr(config, "embedding_size", None) == source.hidden_size:
+            config.embedding_size = size.width
+        config.hidden_size = size.width
+    config.num_attention_heads = size.heads or fitting_heads(config.hidden_size, source.num_attention_heads)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: row for row, label in enumerate(labels)}
+    config.problem_type = "single_label_classification"
+    return config
+
+
+def fitting_heads(width: int, heads: int) -> int:
+    """The largest number of heads up to ``heads`` that divides the width."""
+    return next(count for count in range(min(heads, width), 0, -1) if width % count == 0)
+
+
+@dataclass(frozen=True)
+class BuiltStudent:
+    """A student before training.
+
+    Attributes:
+        model: the classification model, fp32.
+        fresh: names of the parameters that were not copied from anywhere.
+    """
+
+    model: nn.Module
+    fresh: frozenset[str]
+
+
+def build_student(config: Any, source: Path | None, chosen_layers: Sequence[int], seed: int) -> BuiltStudent:
+    """Make a student from its configuration and copy what the source has.
+
+    Args:
+        config: from :func:`student_config`.
+        source: folder of the checkpoint to copy from, or None for random weights.
+        chosen_layers: for student layer 1, 2, … the source's layer, from 1.
+        seed: of the random weights.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    quiet_transformers()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Any = AutoModelForSequenceClassification.from_config(config)
+    model.float()
+    copied: set[str] = set()
+    if source is not None:
+        weights = load_encoder(source).state_dict()
+        base: nn.Module = model.base_model
+        own = base.state_dict()
+        for name in own:
+            there = _source_name(name, chosen_layers)
+            if there in weights and weights[there].shape == own[name].shape:
+                own[name] = weights[there]
+                copied.add(f"{model.base_model_prefix}.{name}")
+        base.load_state_dict(own)
+    fresh = frozenset(name for name, _ in model.named_parameters() if name not in copied)
+    return BuiltStudent(model, fresh)
+
+
+def _source_name(name: str, chosen_layers: Sequence[int]) -> str:
+    """The source's name of a student's parameter: the same, with the number of the layer that it is copied from."""
+
+    def renumber(match: re.Match[str]) -> str:
+        row = int(match[2])
+        return f"{match[1]}.{chosen_layers[row] - 1}." if row < len(chosen_layers) else match[0]
+
+    return _LAYER_INDEX.sub(renumber, name, count=1)
+
+
+class StudentLearner(nn.Module):
+    """A classification model as the engine trains it: answers under the name ``student``.
+
+    Args:
+        model: the classification model.
+        layers: hidden layers that the objective asks for.
+        fresh: names of the model's parameters that start from random weights.
+    """
+
+    def __init__(self, model: nn.Module, layers: Iterable[int] = (), fresh: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.model = model
+        self.layers = frozenset(layers)
+        self._fresh = [f"model.{name}" for name in fresh]
+
+    def forward(self, batch: Batch) -> dict[str, Output]:
+        """Logits and the asked hidden states."""
+        return {STUDENT: self.answer(batch.views[STUDENT])}
+
+    def answer(self, inputs: dict[str, Tensor]) -> Output:
+        """Logits [B, C] and the asked hidden states for one model's inputs."""
+        with hidden_states(self.model, self.layers) as hidden:
+            logits = self.model(**inputs).logits
+        return Output(logits, dict(hidden))
+
+    def fresh_parameters(self) -> list[str]:
+        """Names of the parameters that no pre-training has touched."""
+        return self._fresh
+
+
+def save_student(model: nn.Module, tokenizer: Any, folder: Path, max_length: int) -> None:
+    """Write the student as transformers writes it, with a tokenizer that truncates where training did."""
+    model.save_pretrained(folder)  # type: ignore[operator]
+    ours = copy.deepcopy(tokenizer)
+    ours.model_max_length = max_length
+    ours.save_pretrained(folder)

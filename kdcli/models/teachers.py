@@ -1,0 +1,127 @@
+"""Teachers: while they are co-finetuned, and frozen, when they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcli.data.batching import Batch
+from kdcli.models.capture import hidden_states
+from kdcli.models.head import SharedHead
+from kdcli.models.loading import load_classifier, load_encoder
+from kdcli.models.output import Output
+
+
+class CofinetunedTeachers(nn.Module):
+    """N encoders under one shared head, as they are trained together (MT-BERT, stage 1).
+
+    Args:
+        encoders: teacher name → encoder.
+        head: the pooling and prediction layers that all of them feed.
+    """
+
+    def __init__(self, encoders: Mapping[str, nn.Module], head: SharedHead) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        self.head = head
+
+    def forward(self, batch: Batch) -> dict[str, Output]:
+        """Every teacher's logits for a batch that has a view for each of them."""
+        outputs = {}
+        for name, encoder in self.encoders.items():
+            inputs = batch.views[name]
+            states = encoder(**inputs).last_hidden_state
+            outputs[name] = Output(self.head(name, states, inputs["attention_mask"]))
+        return outputs
+
+    def fresh_parameters(self) -> list[str]:
+        """Names of the parameters that no pre-training has touched."""
+        return [name for name, _ in self.named_parameters() if name.startswith("head.")]
+
+    def save(self, folder: Path, labels: tuple[str, ...], tokenizers: Mapping[str, Any]) -> None:
+        """Write each encoder so that ``AutoModel`` loads it, and the shared head beside them."""
+        for name, encoder in self.encoders.items():
+            encoder.save_pretrained(folder / name)  # type: ignore[operator]
+            tokenizers[name].save_pretrained(folder / name)
+        self.head.save(folder, labels)
+
+
+class Teacher(nn.Module):
+    """A frozen teacher that answers in the task's class order.
+
+    Args:
+        name: how the plan and the batches call it.
+        model: an encoder (with ``head``), or a model with its own classification head.
+        order: for each class of the task, the teacher's output index.
+        head: the shared head, for a co-finetuned teacher.
+    """
+
+    def __init__(self, name: str, model: nn.Module, order: list[int], head: SharedHead | None = None) -> None:
+        super().__init__()
+        self.name, self.model, self.head = name, model, head
+        self.register_buffer("order", torch.tensor(order), persistent=False)
+        self.eval().requires_grad_(False)
+
+    @classmethod
+    def cofinetuned(cls, name: str, folder: Path, order: list[int]) -> Teacher:
+        """Load a teacher that was co-finetuned; its shared head lies in the folder above."""
+        head, _ = SharedHead.load(folder.parent)
+        return cls(name, load_encoder(folder), order, _head_for(head, folder.name, name))
+
+    @classmethod
+    def finetuned(cls, name: str, folder: Path, order: list[int]) -> Teacher:
+        """Load a teacher that has a trained head of its own."""
+        return cls(name, load_classifier(folder), order)
+
+    @property
+    def parameter_count(self) -> int:
+        """Parameters that take part in an answer."""
+        own = sum(parameter.numel() for parameter in self.model.parameters())
+        return own + (sum(p.numel() for p in self.head.parameters()) if self.head is not None else 0)
+
+    @torch.no_grad()
+    def forward(self, inputs: dict[str, Tensor], layers: Iterable[int] = ()) -> Output:
+        """Logits in the task's order, fp32, and hidden states of the asked layers."""
+        with hidden_states(self.model, layers) as hidden:
+            result = self.model(**inputs)
+        if self.head is None:
+            logits = result.logits
+        else:
+            logits = self.head(self.name, result.last_hidden_state, inputs["attention_mask"])
+        order: Any = self.order
+        return Output(logits.float()[:, order], dict(hidden))
+
+
+def _head_for(head: SharedHead, saved_name: str, name: str) -> SharedHead:
+    """The shared head, knowing the teacher by the name that it has in this run."""
+    if saved_name != name:
+        head.inputs[name] = head.inputs[saved_name]
+    return head
+
+
+class Ensemble(nn.Module):
+    """The frozen teachers of a run, asked together.
+
+    Args:
+        teachers: the teachers.
+        layers: teacher name → layers whose hidden states are asked for.
+        dtype: what the teachers compute in; bf16 where the machine has it.
+    """
+
+    def __init__(
+        self, teachers: Iterable[Teacher], layers: Mapping[str, Iterable[int]], dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.teachers = nn.ModuleDict({teacher.name: teacher for teacher in teachers})
+        self.layers = {name: frozenset(wanted) for name, wanted in layers.items()}
+        self.to(dtype)
+
+    def forward(self, batch: Batch) -> dict[str, Output]:
+        """Every teacher's answer to a batch."""
+        return {
+            name: teacher(batch.views[name], self.layers.get(name, ())) for name, teacher in self.teachers.items()
+        }

@@ -1,0 +1,49 @@
+"""Classes of a teacher and classes of the task, matched by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from kdcli.data.task import Task
+from kdcli.errors import Problem, RequestError
+
+
+def match_labels(where: str, head_labels: Sequence[str], task: Task) -> list[int]:
+    """For each class of the task, the index of the teacher's output that stands for it.
+
+    Names are compared without regard to case and to the kind of separator, with the task's class names and with what its
+    files write. Names that say nothing (``LABEL_0``, …) are taken in order only where the files number their classes from 0.
+
+    Raises:
+        RequestError: the names do not match; with both lists.
+    """
+    given = [_plain(label) for label in head_labels]
+    for known in (task.labels, task.raw_labels):
+        wanted = [_plain(label) for label in known]
+        if sorted(given) == sorted(wanted) and len(set(given)) == len(given):
+            return [given.index(label) for label in wanted]
+    count = len(task.labels)
+    nameless = all(re.fullmatch(r"label \d+", label) for label in given)
+    if nameless and len(given) == count and list(task.raw_labels) == [str(row) for row in range(count)]:
+        return list(range(count))
+    name = where.split()[-1].split("=")[0]
+    raise RequestError(
+        Problem(
+            where,
+            "the classes of its head are not the classes of the task",
+            _brief(task.labels),
+            _brief(head_labels),
+            f"--set 'teachers.labels.{name}=[{_brief(task.labels, 3)}]' in the order of its outputs, or "
+            "--set teachers.cofinetune.which=all to drop its head and co-finetune it",
+        )
+    )
+
+
+def _plain(label: str) -> str:
+    return re.sub(r"[\s_-]+", " ", str(label).strip().casefold())
+
+
+def _brief(labels: Sequence[str], most: int = 10) -> str:
+    more = f", … ({len(labels)} in all)" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more

@@ -1,0 +1,44 @@
+"""What a user asked for, as plain data: it is kept in the run folder, and a resumed run reads it from there."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from kdcli.data.sources import DataRequest
+from kdcli.recipe.catalogue import DEFAULT_RECIPE
+from kdcli.recipe.loading import Override
+
+
+class TrainRequest(BaseModel):
+    """The flags of ``kdcli distill`` and ``kdcli cofinetune`` that decide about results.
+
+    Attributes:
+        command: which of the two.
+        teachers, student, recipe: as the user wrote them.
+        overrides: values put in place of the recipe's, in order.
+        seed: of everything drawn at random, except the held-out dev split.
+        device: auto, cpu or cuda.
+        baseline: also train the same student without teachers; None: for the starter task only.
+        allow_weak_teachers: go on with a teacher that is at chance.
+        track: further trackers.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    command: Literal["distill", "cofinetune"]
+    teachers: str
+    student: str | None = None
+    data: DataRequest = DataRequest()
+    recipe: str = DEFAULT_RECIPE
+    overrides: tuple[Override, ...] = ()
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    baseline: bool | None = None
+    allow_weak_teachers: bool = False
+    track: tuple[str, ...] = ()
+
+    def as_data(self) -> dict[str, Any]:
+        """As plain data for ``plan.yaml``."""
+        return self.model_dump(mode="json")

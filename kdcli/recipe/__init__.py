@@ -1,0 +1,1 @@
+"""The recipe language: what supervises what, in YAML. Pure Python; nothing here imports torch."""

@@ -1,0 +1,43 @@
+"""The recipes that come with kdcli, and how a name or a path becomes a recipe file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdcli.errors import Problem, RequestError, did_you_mean
+
+DEFAULT_RECIPE = "mt-bert"
+BASELINE_RECIPE = "finetune"
+
+_PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = _PACKAGE / "shipped"
+_CHECKOUT = _PACKAGE.parent.parent / "recipes"
+
+
+def shipped() -> dict[str, Path]:
+    """The shipped recipes by name: from inside the wheel, or from ``recipes/`` of a checkout."""
+    folder = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find(name: str) -> Path:
+    """The file of a recipe that is given by its shipped name or by its path.
+
+    Raises:
+        RequestError: there is neither such a recipe nor such a file.
+    """
+    recipes = shipped()
+    if name in recipes:
+        return recipes[name]
+    path = Path(name)
+    if path.is_file():
+        return path
+    looks_like_path = path.suffix in (".yaml", ".yml") or path.parent != Path(".")
+    raise RequestError(
+        Problem(
+            f"--recipe {name}",
+            "there is no such file" if looks_like_path else "there is no such recipe",
+            "one of " + ", ".join(recipes) + ", or the path of a YAML file",
+            remedy=did_you_mean(name, recipes),
+        )
+    )

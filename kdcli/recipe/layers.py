@@ -1,0 +1,69 @@
+"""Layer maps: which teacher layer supervises which student layer. Layer 0 is the embeddings, layer 1 the first block."""
+
+from __future__ import annotations
+
+from kdcli.recipe.schema import NamedLayerMap
+
+
+class LayerMapError(ValueError):
+    """A layer map that cannot be resolved, with what was expected and what would help."""
+
+    def __init__(self, what: str, expected: str, remedy: str = "") -> None:
+        super().__init__(what)
+        self.expected = expected
+        self.remedy = remedy
+
+
+def named_map(name: NamedLayerMap, student_layers: int, teacher_layers: int) -> dict[int, int]:
+    """The pairs that a name stands for.
+
+    ``uniform`` matches student layer j with teacher layer j·T/K (MT-BERT, §3.2; halves round up), so that the last
+    layers meet; ``first`` matches j with j; ``last`` matches j with T − K + j.
+
+    >>> named_map("uniform", 4, 12)
+    {1: 3, 2: 6, 3: 9, 4: 12}
+    >>> named_map("last", 2, 6)
+    {1: 5, 2: 6}
+
+    Raises:
+        LayerMapError: the student is deeper than the teacher.
+    """
+    if student_layers > teacher_layers:
+        raise LayerMapError(
+            f"layer map {name!r} needs a teacher at least as deep as the student",
+            f"at most {teacher_layers} student layers (the teacher has {teacher_layers}), or an explicit map",
+            f"--student {teacher_layers}L, or an explicit map such as {{1: 1, {student_layers}: {teacher_layers}}}",
+        )
+    rows = range(1, student_layers + 1)
+    if name == "first":
+        return {row: row for row in rows}
+    if name == "last":
+        return {row: teacher_layers - student_layers + row for row in rows}
+    return {row: (2 * row * teacher_layers + student_layers) // (2 * student_layers) for row in rows}
+
+
+def resolve(
+    spec: NamedLayerMap | dict[int, int], student_layers: int, teacher_layers: int
+) -> dict[int, int]:
+    """A layer map as pairs ``{student layer: teacher layer}``, checked against both depths.
+
+    Raises:
+        LayerMapError: a layer does not exist on one of the two sides, or a name does not fit the depths.
+    """
+    if isinstance(spec, str):
+        return named_map(spec, student_layers, teacher_layers)
+    for side, layers, depth in (("student", spec.keys(), student_layers), ("teacher", spec.values(), teacher_layers)):
+        for layer in layers:
+            if not 0 <= layer <= depth:
+                raise LayerMapError(
+                    f"{side} layer {layer} does not exist",
+                    f"0..{depth} (the {side} has {depth} layers; 0 is the embeddings)",
+                    _fitting_map(student_layers, teacher_layers),
+                )
+    return dict(sorted(spec.items()))
+
+
+def _fitting_map(student_layers: int, teacher_layers: int) -> str:
+    if student_layers > teacher_layers:
+        return ""
+    return f"layers: uniform   → {named_map('uniform', student_layers, teacher_layers)}"

@@ -1,0 +1,311 @@
+"""Recipes from YAML, with the file and line of every value, so that a mistake can be pointed at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from kdcli.errors import Problem, RequestError, did_you_mean
+from kdcli.recipe.schema import Recipe
+
+Key = str | int
+KeyPath = tuple[Key, ...]
+_MOST_VALUES = 20_000
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which also reads ``5e-5`` as a number (YAML 1.1 wants ``5.0e-5``)."""
+
+
+_Loader.yaml_implicit_resolvers = {key: list(rules) for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    "tag:yaml.org,2002:float",
+    __import__("re").compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value that a flag puts in place of the recipe's.
+
+    Attributes:
+        path: where in the recipe, such as ``("stages", 0, "epochs")``.
+        value: the new value.
+        flag: how the user wrote it; messages point there.
+    """
+
+    path: KeyPath
+    value: Any
+    flag: str
+
+    @classmethod
+    def parse(cls, text: str) -> Override:
+        """Read ``stages.0.epochs=3``, as given to ``--set``.
+
+        Raises:
+            RequestError: there is no ``=``, the key is empty, or the value is not YAML.
+        """
+        flag = f"--set {text}"
+        key, equals, value = text.partition("=")
+        if not equals or not all(part.strip() for part in key.split(".")):
+            raise RequestError(
+                Problem(flag, "is not of the form key=value", "--set training.batch_size=16", text)
+            )
+        path = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
+        return cls(path, _parse(value, flag).data, flag)
+
+
+@dataclass
+class Document:
+    """YAML as plain data, and where each of its values stands.
+
+    Attributes:
+        data: dicts, lists and scalars.
+        origin: the file, or another name for the text.
+        places: key path → ``file:line`` or the flag that set it.
+    """
+
+    data: Any
+    origin: str
+    places: dict[KeyPath, str] = field(default_factory=dict)
+
+    def place(self, path: KeyPath) -> str:
+        """Where the value at ``path``, or the nearest block around it, was written."""
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.places:
+                return self.places[path[:length]]
+        return self.origin
+
+    def where(self, path: KeyPath) -> str:
+        """The place and the dotted key path, as messages begin."""
+        return f"{self.place(path)}  {dotted(path)}" if path else self.place(path)
+
+
+def dotted(path: KeyPath) -> str:
+    """``("stages", 0, "epochs")`` as ``stages.0.epochs``."""
+    return ".".join(str(key) for key in path)
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe and the document that it was read from."""
+
+    recipe: Recipe
+    document: Document
+
+
+def load(path: Path, overrides: Sequence[Override] = ()) -> LoadedRecipe:
+    """Read a recipe file, put the overrides in place and validate the whole.
+
+    Raises:
+        RequestError: with every mistake at once: file and line, key path, what was expected, what was found.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(Problem(str(path), "cannot be read as a recipe", found=str(error))) from error
+    return loads(text, str(path), overrides)
+
+
+def loads(text: str, origin: str, overrides: Sequence[Override] = ()) -> LoadedRecipe:
+    """Like :func:`load`, for text that is at hand already; ``origin`` names it in messages."""
+    document = _parse(text, origin)
+    if not isinstance(document.data, dict):
+        raise RequestError(Problem(origin, "is not a recipe", "a mapping with the key 'stages'", _brief(document.data)))
+    for override in overrides:
+        _put(document, override)
+    try:
+        return LoadedRecipe(Recipe.model_validate(document.data), document)
+    except ValidationError as error:
+        raise RequestError([_problem(document, detail) for detail in error.errors()]) from error
+
+
+def _parse(text: str, origin: str) -> Document:
+    """YAML text as a :class:`Document`; refuses duplicate keys, constructors, loops and floods of aliases."""
+    document = Document(None, origin)
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is not None:
+            document.data = _Builder(loader, document).build(node, (), ())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        what = getattr(error, "problem", None) or str(error)
+        raise RequestError(Problem(f"{origin}{line}", f"is not valid YAML: {what}")) from error
+    return document
+
+
+class _Builder:
+    """Turns YAML nodes into plain data and notes the line of each."""
+
+    def __init__(self, loader: _Loader, document: Document) -> None:
+        self.loader, self.document, self.count = loader, document, 0
+
+    def build(self, node: yaml.Node, path: KeyPath, above: tuple[yaml.Node, ...]) -> Any:
+        self.count += 1
+        line = node.start_mark.line + 1
+        here = f"{self.document.origin}:{line}"
+        self.document.places.setdefault(path, here)
+        if any(node is other for other in above) or self.count > _MOST_VALUES:
+            raise RequestError(Problem(here, "the YAML refers to itself, or is far too large for a recipe"))
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path, (*above, node))
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*path, row), (*above, node)) for row, item in enumerate(node.value)]
+        if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
+            raise RequestError(Problem(here, f"the tag {node.tag} is not allowed", "plain text, numbers, lists, maps"))
+        return self.loader.construct_object(node)  # type: ignore[no-untyped-call]
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath, above: tuple[yaml.Node, ...]) -> dict[Key, Any]:
+        result: dict[Key, Any] = {}
+        for key_node, value_node in node.value:
+            here = f"{self.document.origin}:{key_node.start_mark.line + 1}"
+            key = self.build(key_node, (*path, "<key>"), above)
+            if not isinstance(key, str | int) or isinstance(key, bool):
+                raise RequestError(Problem(here, "a key must be text or a whole number", found=_brief(key)))
+            if key in result:
+                raise RequestError(Problem(here, f"the key {key!r} stands twice", "each key once"))
+            self.document.places[(*path, key)] = here
+            result[key] = self.build(value_node, (*path, key), above)
+        return result
+
+
+def _put(document: Document, override: Override) -> None:
+    """Write the override's value into the document, making blocks that are missing."""
+    target = document.data
+    for depth, key in enumerate(override.path[:-1]):
+        target = _child(target, key, override, depth, override.path[depth + 1])
+    last = override.path[-1]
+    if isinstance(target, list) and isinstance(last, int) and last < len(target):
+        target[last] = override.value
+    elif isinstance(target, dict):
+        target[last] = override.value
+    else:
+        raise _no_such_place(override, len(override.path) - 1, target)
+    for path in [path for path in document.places if path[: len(override.path)] == override.path]:
+        del document.places[path]
+    document.places[override.path] = override.flag
+
+
+def _child(target: Any, key: Key, override: Override, depth: int, following: Key) -> Any:
+    if isinstance(target, list) and isinstance(key, int) and key < len(target):
+        return target[key]
+    if isinstance(target, dict) and not (isinstance(following, int) and key not in target):
+        return target.setdefault(key, {})
+    raise _no_such_place(override, depth, target)
+
+
+def _no_such_place(override: Override, depth: int, target: Any) -> RequestError:
+    inside = dotted(override.path[:depth]) or "the recipe"
+    size = f", which has {len(target)} entries" if isinstance(target, list) else ""
+    return RequestError(
+        Problem(override.flag, f"there is no {override.path[depth]!r} in {inside}{size}", found=_brief(target))
+    )
+
+
+def _problem(document: Document, detail: Any) -> Problem:
+    """One of pydantic's findings in kdcli's words."""
+    path = _key_path(document.data, detail["loc"])
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        known = _keys_at(path[:-1], document.data)
+        remedy = did_you_mean(str(path[-1]), known)
+        return Problem(document.where(path), f"unknown key {path[-1]!r}", "one of " + ", ".join(known), "", remedy)
+    if kind == "missing":
+        return Problem(document.where(path), f"the key {path[-1]!r} is missing")
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return _unknown_loss(document, path, detail)
+    remedy = ""
+    if kind in ("literal_error", "enum"):
+        choices = [choice.strip(" '") for choice in detail["ctx"]["expected"].replace(" or ", ",").split(",")]
+        remedy = did_you_mean(str(detail["input"]), choices)
+    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return Problem(document.where(path), "has a wrong value", message, _brief(detail["input"]), remedy)
+
+
+def _unknown_loss(document: Document, path: KeyPath, detail: Any) -> Problem:
+    names = [part.strip(" '") for part in detail.get("ctx", {}).get("expected_tags", "").split(",") if part.strip()]
+    found = detail["input"].get("loss") if isinstance(detail["input"], dict) else detail["input"]
+    if found is None or not isinstance(detail["input"], dict):
+        return Problem(
+            document.where(path), "a term of the objective needs a loss", "{loss: soft-labels, …}", _brief(found)
+        )
+    return Problem(
+        document.where((*path, "loss")),
+        f"unknown loss {found!r}",
+        "one of " + ", ".join(names),
+        "",
+        did_you_mean(str(found), names),
+    )
+
+
+def _key_path(data: Any, location: tuple[Key, ...]) -> KeyPath:
+    """Pydantic's location without the tags that it adds for the members of a union."""
+    path: list[Key] = []
+    for depth, key in enumerate(location):
+        last = depth == len(location) - 1
+        if isinstance(data, dict) and key in data:
+            data = data[key]
+        elif isinstance(data, list) and isinstance(key, int) and key < len(data):
+            data = data[key]
+        elif isinstance(key, str) and (key.startswith("<") or key == "[key]" or not last):
+            continue
+        elif isinstance(data, dict) and str(key).isdigit() and int(key) in data:
+            key, data = int(key), data[int(key)]
+        path.append(key)
+    return tuple(path)
+
+
+def _keys_at(path: KeyPath, data: Any) -> list[str]:
+    """The keys that the schema knows in the block at ``path``."""
+    annotation: Any = Recipe
+    for key in path:
+        data = data[key] if isinstance(data, dict | list) else None
+        annotation = _inside(annotation, key, data)
+    model = _model(annotation, data)
+    return [info.alias or name for name, info in model.model_fields.items()] if model else []
+
+
+def _inside(annotation: Any, key: Key, data: Any) -> Any:
+    model = _model(annotation, data)
+    if model is not None:
+        for name, info in model.model_fields.items():
+            if key in (name, info.alias):
+                return info.annotation if not info.discriminator else Annotated[info.annotation, info]
+        return None
+    arguments = get_args(_bare(annotation))
+    return arguments[-1] if arguments else None
+
+
+def _bare(annotation: Any) -> Any:
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return annotation
+
+
+def _model(annotation: Any, data: Any) -> type[BaseModel] | None:
+    """The block that an annotation stands for; of a union, the one whose ``loss`` is written in the data."""
+    annotation = _bare(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, UnionType):
+        members = [_model(member, data) for member in get_args(annotation) if member is not NoneType]
+        models = [member for member in members if member is not None]
+        wanted = data.get("loss") if isinstance(data, dict) else None
+        for model in models:
+            if "loss" not in model.model_fields or wanted in get_args(model.model_fields["loss"].annotation):
+                return model
+    return None
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
