@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import itertools
 import json
 import re
 import sysconfig
@@ -34,8 +35,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "sympy": (),
     "networkx": ("nx",),
 }
-ROWS = {TRAIN: 400, DEV: 80, TEST: 80}
-_SHORTEST, _LONGEST, _MOST_PER_FILE = 40, 200, 12
+ROWS = {TRAIN: 400, DEV: 120, TEST: 120}
+_SHORTEST, _LONGEST, _MOST_PER_FILE = 40, 160, 20
 _LEFT_OUT = {"tests", "test", "testing", "_vendor", "site-packages", "idlelib", "lib2to3", "externals", "vendored"}
 
 
@@ -69,6 +70,11 @@ def write_starter_data(folder: Path) -> None:
     for split, lines in rows.items():
         order = generator.permutation(len(lines))
         write_text(folder / f"{split}.jsonl", "".join(lines[row] + "\n" for row in order))
+
+
+def sample_texts(count: int) -> list[str]:
+    """Some real text for a model that comes without data: docstrings of the standard library, always the same ones."""
+    return list(itertools.islice(_paragraphs("stdlib", np.random.default_rng(0)), count))
 
 
 def _paragraphs(library: str, generator: np.random.Generator) -> Iterator[str]:

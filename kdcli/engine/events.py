@@ -104,3 +104,7 @@ class Events:
         """Tell everybody."""
         for listener in self._listeners:
             listener(event)
+
+    def emit_note(self, text: str) -> None:
+        """Tell everybody a sentence."""
+        self.emit(Note(text))

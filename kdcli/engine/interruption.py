@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -17,8 +17,8 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request; a second one ends the process as usual."""
+def stop_on_signal(say: Callable[[], None]) -> Iterator[StopRequest]:
+    """Turn the first SIGINT or SIGTERM into a request and say so; a second one ends the process as usual."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -29,6 +29,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
         request.asked = True
         for number, handler in previous.items():
             signal.signal(number, handler)
+        say()
 
     for number in previous:
         signal.signal(number, note)

@@ -27,12 +27,13 @@ from kdcli.engine.events import (
     Evaluated,
     Events,
     Logged,
+    Note,
     PhaseDone,
     PhaseStarted,
     StepDone,
 )
 from kdcli.engine.inference import predict
-from kdcli.engine.interruption import StopRequest
+from kdcli.engine.interruption import StopRequest, stop_on_signal
 from kdcli.engine.objective import Objective
 from kdcli.engine.optimisation import make_optimizer, rate_factor
 from kdcli.engine.runtime import restore_rng_state, rng_state
@@ -111,6 +112,8 @@ class Trainer:
     def run(self, phase: Phase) -> float:
         """Train a phase from its checkpoint, or from the start; leaves the best weights in the learner.
 
+        SIGINT and SIGTERM are taken as a wish to stop after the step at hand; a second one ends the process as usual.
+
         Returns:
             The best dev score (mean over the models that learn).
 
@@ -118,6 +121,13 @@ class Trainer:
             InterruptedRunError: a signal asked to stop; the state is saved.
             RunFailedError: the gradient became infinite or not a number.
         """
+        with stop_on_signal(self._say_stopping) as self.stop:
+            return self._run(phase)
+
+    def _say_stopping(self) -> None:
+        self.events.emit(Note("stopping after this step; once more stops at once", warning=True))
+
+    def _run(self, phase: Phase) -> float:
         state = checkpoint.load(self.checkpoints / phase.name)
         position = state.position if state else Position()
         best = state.best if state else None

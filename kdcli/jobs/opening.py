@@ -11,11 +11,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from kdcli.engine.events import Events, Note
-from kdcli.engine.interruption import stop_on_signal
 from kdcli.engine.loop import Trainer
 from kdcli.engine.runtime import make_accelerator
 from kdcli.errors import Problem, RequestError
-from kdcli.jobs.preparation import Prepared, check_cheaply, prepare, removed_on_error
+from kdcli.jobs.preparation import Prepared, check_cheaply, prepare, removed_on_error, with_starter_defaults
 from kdcli.jobs.recording import MetricsFile, Trackers
 from kdcli.jobs.run_folder import RunFolder, find_run, new_run
 from kdcli.plan.plan import Plan
@@ -53,7 +52,7 @@ class OpenRun:
 
 @contextmanager
 def opened(request: TrainRequest | None, out: Path | None, resume: bool, events: Events) -> Iterator[OpenRun]:
-    """Check, plan and open a run; a signal inside the block asks the training to stop.
+    """Check, plan and open a run.
 
     Args:
         request: what was asked for; None with ``resume`` takes everything from the run.
@@ -64,6 +63,8 @@ def opened(request: TrainRequest | None, out: Path | None, resume: bool, events:
         RequestError: with everything that is wrong; nothing is left behind of a run that could not begin.
     """
     stored: Plan | None = None
+    if request is not None:
+        request = with_starter_defaults(request)
     if resume:
         stored = find_run(out).read_plan()
         request = _same_request(request, stored)
@@ -72,31 +73,30 @@ def opened(request: TrainRequest | None, out: Path | None, resume: bool, events:
     recipe = load_recipe(request).recipe
     device = resolve_device(request.device)
     precision = resolve_precision(recipe.training.precision, device)
-    with stop_on_signal() as stop:
-        accelerator = make_accelerator(precision, str(device))
-        if not accelerator.is_main_process:
-            events = Events()
-        run = _agreed(accelerator, lambda: find_run(out) if resume else _new(request, out))
-        if accelerator.is_main_process:
-            with removed_on_error(run):
-                prepared = prepare(request, run, events)
-                if stored is not None:
-                    _refuse_changed(stored, prepared.plan, run)
-                run.write_plan(prepared.plan)
-        accelerator.wait_for_everyone()
-        if not accelerator.is_main_process:
-            prepared = prepare(request, run, events, sized=False)
-        accelerator = make_accelerator(precision, str(device), run.log, request.track)
-        if accelerator.is_main_process:
-            run.point_latest_here()
-            events.add(MetricsFile(run.metrics))
-            events.add(Trackers(accelerator, run.path.name, {"recipe": recipe.name, "seed": request.seed}))
-        events.emit(Note(f"run folder: {run.path}"))
-        trainer = Trainer(accelerator, recipe.training, events, run.checkpoints, stop)
-        try:
-            yield OpenRun(run, prepared, trainer, events)
-        finally:
-            accelerator.end_training()
+    accelerator = make_accelerator(precision, str(device))
+    if not accelerator.is_main_process:
+        events = Events()
+    run = _agreed(accelerator, lambda: find_run(out) if resume else _new(request, out))
+    if accelerator.is_main_process:
+        with removed_on_error(run):
+            prepared = prepare(request, run, events)
+            if stored is not None:
+                _refuse_changed(stored, prepared.plan, run)
+            run.write_plan(prepared.plan)
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        prepared = prepare(request, run, events, sized=False)
+    accelerator = make_accelerator(precision, str(device), run.log, request.track)
+    if accelerator.is_main_process:
+        run.point_latest_here()
+        events.add(MetricsFile(run.metrics))
+        events.add(Trackers(accelerator, run.path.name, {"recipe": recipe.name, "seed": request.seed}))
+    events.emit(Note(f"run folder: {run.path}"))
+    trainer = Trainer(accelerator, recipe.training, events, run.checkpoints)
+    try:
+        yield OpenRun(run, prepared, trainer, events)
+    finally:
+        accelerator.end_training()
 
 
 def _new(request: TrainRequest, out: Path | None) -> RunFolder:

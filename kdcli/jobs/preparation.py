@@ -24,6 +24,18 @@ from kdcli.models.student import parse_size
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import load_recipe, make_plan, resolve_device, resolve_precision
+from kdcli.recipe.catalogue import DEFAULT_RECIPE
+from kdcli.recipe.loading import KeyPath, Override
+
+
+_STARTER_OVERRIDES: tuple[tuple[KeyPath, object], ...] = (
+    (("teachers", "cofinetune", "learning_rate"), 8e-4),
+    (("teachers", "cofinetune", "epochs"), 4),
+    (("student", "init", "weights"), "finetuned"),
+    (("stages", 0, "epochs"), 4),
+    (("training", "learning_rate"), 1e-3),
+    (("training", "precision"), "fp32"),
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,20 @@ class Prepared:
 
     task: Task
     plan: Plan
+
+
+def with_starter_defaults(request: TrainRequest) -> TrainRequest:
+    """The request, with what models need that start from random weights; the user's own values stay on top.
+
+    The starter task's teachers know nothing before they are co-finetuned, so the rates are those of training from scratch and
+    the student is cut from a co-finetuned teacher.
+    """
+    if not request.data.is_starter or request.recipe != DEFAULT_RECIPE:
+        return request
+    defaults = tuple(Override(path, value, "the starter task's defaults") for path, value in _STARTER_OVERRIDES)
+    if request.overrides[: len(defaults)] == defaults:
+        return request
+    return request.model_copy(update={"overrides": defaults + request.overrides})
 
 
 def check_cheaply(request: TrainRequest) -> None:
@@ -143,4 +169,4 @@ def removed_on_error(run: RunFolder) -> Iterator[None]:
 def dry_plan(request: TrainRequest, events: Events) -> Plan:
     """The plan alone; what the starter task needs is made in a temporary folder."""
     with TemporaryDirectory(prefix="kdcli-") as folder:
-        return prepare(request, RunFolder(Path(folder)), events).plan
+        return prepare(with_starter_defaults(request), RunFolder(Path(folder)), events).plan

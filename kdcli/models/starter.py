@@ -21,7 +21,7 @@ _SIZE: dict[str, Any] = {
     "num_hidden_layers": 6,
     "hidden_size": 128,
     "num_attention_heads": 4,
-    "intermediate_size": 512,
+    "intermediate_size": 256,
     "vocab_size": _VOCABULARY,
 }
 

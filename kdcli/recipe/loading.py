@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ class _Loader(yaml.SafeLoader):
 _Loader.yaml_implicit_resolvers = {key: list(rules) for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 _Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
     "tag:yaml.org,2002:float",
-    __import__("re").compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
+    re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
     list("-+0123456789"),
 )
 
@@ -120,7 +121,8 @@ def loads(text: str, origin: str, overrides: Sequence[Override] = ()) -> LoadedR
     if not isinstance(document.data, dict):
         raise RequestError(Problem(origin, "is not a recipe", "a mapping with the key 'stages'", _brief(document.data)))
     for override in overrides:
-        _put(document, override)
+        for single in _expanded(override, document.data):
+            _put(document, single)
     try:
         return LoadedRecipe(Recipe.model_validate(document.data), document)
     except ValidationError as error:
@@ -176,6 +178,18 @@ class _Builder:
             self.document.places[(*path, key)] = here
             result[key] = self.build(value_node, (*path, key), above)
         return result
+
+
+def _expanded(override: Override, data: Any) -> list[Override]:
+    """``stages.*.epochs`` as one override for every entry of the list."""
+    if "*" not in override.path:
+        return [override]
+    place = override.path.index("*")
+    before, behind = override.path[:place], override.path[place + 1 :]
+    for key in before:
+        data = data.get(key) if isinstance(data, dict) else None
+    rows = range(len(data)) if isinstance(data, list) else range(0)
+    return [Override((*before, row, *behind), override.value, override.flag) for row in rows]
 
 
 def _put(document: Document, override: Override) -> None:

@@ -1,0 +1,1 @@
+"""Flags in, tables out. Importing this package imports no torch."""

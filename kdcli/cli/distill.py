@@ -1,0 +1,177 @@
+"""``kdcli distill``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdcli.cli import options
+from kdcli.cli.session import results, session
+from kdcli.recipe.catalogue import DEFAULT_RECIPE
+
+if TYPE_CHECKING:
+    from kdcli.evaluation.comparison import Evaluation
+    from kdcli.plan.request import TrainRequest
+
+EXAMPLES = """Examples:
+
+  kdcli distill --teachers bert,roberta --student 4L
+
+  kdcli distill --teachers bert=./my-bert,roberta=./my-roberta --student 3L --task sst2 --data ./SST-2 --min-retention 0.98
+"""
+
+
+def distill(
+    teachers: Annotated[
+        str | None,
+        typer.Option(
+            "--teachers",
+            help="Names, folders, Hub ids or name=checkpoint, comma-separated; or the folder of a cofinetune run.",
+        ),
+    ] = None,
+    student: Annotated[
+        str | None, typer.Option("--student", help="4L, 4L-312H, 4L-312H-12A, or a checkpoint.")
+    ] = None,
+    task: options.Task = None,
+    data: options.Data = None,
+    eval: options.Eval = None,
+    test: options.Test = None,
+    text_column: options.TextColumn = None,
+    text_pair_column: options.TextPairColumn = None,
+    label_column: options.LabelColumn = None,
+    metric: options.Metric = None,
+    train_rows: options.TrainRows = None,
+    recipe: options.Recipe = DEFAULT_RECIPE,
+    set_values: options.Set = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option("--epochs", help="Epochs of every stage of the distillation.", rich_help_panel="Training"),
+    ] = None,
+    teacher_epochs: options.TeacherEpochs = None,
+    batch_size: options.BatchSize = None,
+    learning_rate: options.LearningRate = None,
+    max_length: options.MaxLength = None,
+    precision: options.TrainPrecision = None,
+    seed: options.Seed = 0,
+    device: options.DeviceOption = options.Device.auto,
+    baseline: Annotated[
+        bool | None,
+        typer.Option(
+            "--baseline/--no-baseline",
+            help="Also train the same student without teachers. Default: for the starter task.",
+            rich_help_panel="Training",
+        ),
+    ] = None,
+    allow_weak_teachers: Annotated[
+        bool,
+        typer.Option("--allow-weak-teachers", help="Go on with a teacher that is at chance.", rich_help_panel="Training"),
+    ] = False,
+    min_retention: Annotated[
+        float | None,
+        typer.Option("--min-retention", help="Exit 1 below this share of the best teacher's score.", rich_help_panel="Gates"),
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option("--min-score", help="Exit 1 below this dev score.", rich_help_panel="Gates")
+    ] = None,
+    track: options.Track = None,
+    out: options.Out = None,
+    resume: options.Resume = False,
+    dry_run: options.DryRun = False,
+    json_output: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make a small student from one or several teachers: co-finetune, distill, score, write the run folder."""
+    with session(quiet) as events:
+        from kdcli.errors import Problem, RequestError
+        from kdcli.jobs.distill import distill as run_job
+        from kdcli.jobs.preparation import dry_plan
+        from kdcli.plan.request import TrainRequest
+
+        request: TrainRequest | None = None
+        if teachers is not None or student is not None or not resume:
+            if teachers is None or student is None:
+                missing = "--teachers" if teachers is None else "--student"
+                raise RequestError(
+                    Problem(missing, "is missing", remedy="kdcli distill --teachers bert,roberta --student 4L")
+                )
+            request = TrainRequest(
+                command="distill",
+                teachers=teachers,
+                student=student,
+                data=options.data_request(
+                    task=task, data=data, eval=eval, test=test, text_column=text_column,
+                    text_pair_column=text_pair_column, label_column=label_column, metric=metric, train_rows=train_rows,
+                ),
+                recipe=recipe,
+                overrides=options.overrides(
+                    set_values,
+                    {
+                        "--epochs": (("stages", "*", "epochs"), epochs),
+                        "--teacher-epochs": (("teachers", "cofinetune", "epochs"), teacher_epochs),
+                        "--batch-size": (("training", "batch_size"), batch_size),
+                        "--learning-rate": (("training", "learning_rate"), learning_rate),
+                        "--max-length": (("training", "max_length"), max_length),
+                        "--precision": (("training", "precision"), precision),
+                    },
+                ),
+                seed=seed,
+                device=device.value,
+                baseline=baseline,
+                allow_weak_teachers=allow_weak_teachers,
+                track=options.split_names(track),
+            )  # fmt: skip
+        if dry_run:
+            if request is None:
+                raise RequestError(Problem("--dry-run", "does not go with --resume alone", remedy="name the teachers and the student"))
+            plan = dry_plan(request, events)
+            show_plan(plan, json_output)
+            return
+        run, evaluation = run_job(request, events, out, resume)
+        show_evaluation(evaluation, json_output)
+        events.emit_note(f"student: {run.student}")
+        check_gates(evaluation, min_score, min_retention)
+
+
+def show_plan(plan: object, json_output: bool) -> None:
+    """The plan as pictures, or as JSON."""
+    from kdcli.cli.rendering import plan_view, show
+    from kdcli.plan.plan import Plan
+
+    assert isinstance(plan, Plan)
+    if json_output:
+        typer.echo(plan.model_dump_json(indent=2, by_alias=True))
+    else:
+        show(results(), *plan_view(plan))
+
+
+def show_evaluation(evaluation: Evaluation, json_output: bool) -> None:
+    """The scores as a table, or as JSON."""
+    from kdcli.cli.rendering import evaluation_table, show
+
+    if json_output:
+        typer.echo(evaluation.model_dump_json(indent=2))
+    else:
+        show(results(), evaluation_table(evaluation))
+
+
+def check_gates(evaluation: Evaluation, min_score: float | None, min_retention: float | None) -> None:
+    """Hold the student against the gates that were asked for.
+
+    Raises:
+        GateError: with one sentence per gate that is not met.
+    """
+    from kdcli.errors import GateError, Problem, RequestError
+
+    student = evaluation.student
+    score = student.scores[evaluation.metric]
+    broken = []
+    if min_score is not None and score < min_score:
+        broken.append(f"--min-score {min_score}: the student's {evaluation.metric} is {score:.4f}")
+    if min_retention is not None:
+        if student.retention is None:
+            raise RequestError(Problem("--min-retention", "needs a teacher to compare with"))
+        if student.retention < min_retention:
+            broken.append(f"--min-retention {min_retention}: the student keeps {student.retention:.4f} of the best teacher")
+    if broken:
+        raise GateError("\n".join(broken))

@@ -1,0 +1,47 @@
+"""The command line: one file per command; heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kdcli import __version__
+from kdcli.cli import cofinetune, distill, evaluate, export
+
+app = typer.Typer(
+    name="kdcli",
+    help="Compress the transformer encoders you already have: several teachers teach one small student.",
+    epilog="Start here, offline, in any folder:\n\n  kdcli distill --teachers bert,roberta --student 4L\n\n  kdcli evaluate\n\n"
+    "  kdcli export --onnx",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kdcli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("distill", epilog=distill.EXAMPLES)(distill.distill)
+app.command("cofinetune", epilog=cofinetune.EXAMPLES)(cofinetune.cofinetune)
+app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("export", epilog=export.EXAMPLES)(export.export)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,191 @@
+"""Flags that several commands share, and what they mean together."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from kdcli.data.sources import DataRequest
+    from kdcli.recipe.loading import Override
+
+_DATA, _TRAINING, _OUTPUT = "Data", "Training", "Run and output"
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Precision(StrEnum):
+    """What to train in."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="A known task: cola, sst2, mrpc, qqp, mnli, mnli-mm, qnli, rte, wnli or mind. Files from --data, else from the Hub.",
+        rich_help_panel=_DATA,
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="With --task the folder with its files as distributed; else a CSV, TSV, JSONL or Parquet file, a folder with "
+        "train/dev/test files, or a Hub dataset. Without --task and --data: the starter task.",
+        rich_help_panel=_DATA,
+    ),
+]
+Eval = Annotated[
+    str | None,
+    typer.Option("--eval", help="File with the dev split. Default: found in the folder, or held out.", rich_help_panel=_DATA),
+]
+Test = Annotated[
+    str | None,
+    typer.Option("--test", help="File with the test split; read by evaluate alone.", rich_help_panel=_DATA),
+]
+TextColumn = Annotated[
+    str | None, typer.Option("--text-column", help="Column with the text.", rich_help_panel=_DATA)
+]
+TextPairColumn = Annotated[
+    str | None, typer.Option("--text-pair-column", help="Column with the second text of a pair.", rich_help_panel=_DATA)
+]
+LabelColumn = Annotated[
+    str | None, typer.Option("--label-column", help="Column with the class.", rich_help_panel=_DATA)
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric", help="accuracy, f1, macro-f1, weighted-f1 or matthews. Default: the task's.", rich_help_panel=_DATA
+    ),
+]
+TrainRows = Annotated[
+    int | None,
+    typer.Option("--train-rows", min=2, help="Train on this many rows, drawn at random.", rich_help_panel=_DATA),
+]
+Recipe = Annotated[
+    str, typer.Option("--recipe", help="Name of a shipped recipe, or a YAML file.", rich_help_panel=_TRAINING)
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override any value of the recipe, such as stages.0.epochs=3; may be repeated.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+TeacherEpochs = Annotated[
+    float | None, typer.Option("--teacher-epochs", help="Epochs of co-finetuning.", rich_help_panel=_TRAINING)
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", help="Samples per step, over all processes.", rich_help_panel=_TRAINING)
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", help="Peak learning rate.", rich_help_panel=_TRAINING)
+]
+MaxLength = Annotated[
+    int | None, typer.Option("--max-length", help="Tokens per text; longer texts are cut.", rich_help_panel=_TRAINING)
+]
+TrainPrecision = Annotated[
+    Precision | None,
+    typer.Option("--precision", help="auto takes bf16 where the machine has it.", rich_help_panel=_TRAINING),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of everything drawn at random.", rich_help_panel=_TRAINING)]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.", rich_help_panel=_TRAINING)]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        help="Also log to wandb, mlflow, … (comma-separated; TensorBoard and metrics.jsonl are always written).",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Run folder. Default: runs/<task>-<student>-<time>.", rich_help_panel=_OUTPUT)
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with the latest run, or with the one in --out.", rich_help_panel=_OUTPUT),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.", rich_help_panel=_OUTPUT)
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document instead of tables.", rich_help_panel=_OUTPUT)
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress; results and errors only.", rich_help_panel=_OUTPUT)
+]
+
+
+def data_request(
+    *,
+    task: str | None,
+    data: str | None,
+    eval: str | None,
+    test: str | None,
+    text_column: str | None,
+    text_pair_column: str | None,
+    label_column: str | None,
+    metric: str | None = None,
+    train_rows: int | None = None,
+) -> DataRequest:
+    """The data flags as one request; paths that exist are made absolute, so that the run can be used from elsewhere."""
+    from kdcli.data.sources import DataRequest
+    from kdcli.errors import Problem, RequestError
+
+    if data is None and task in (None, "starter"):
+        given = {"--eval": eval, "--test": test, "--text-column": text_column, "--label-column": label_column}
+        for flag, value in given.items():
+            if value is not None:
+                raise RequestError(Problem(f"{flag} {value}", "needs --data (or --task) as well"))
+    return DataRequest(
+        task=task,
+        data=_absolute(data),
+        eval=_absolute(eval),
+        test=_absolute(test),
+        text_column=text_column,
+        text_pair_column=text_pair_column,
+        label_column=label_column,
+        metric=metric,
+        train_rows=train_rows,
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    return str(Path(path).resolve()) if path is not None and Path(path).exists() else path
+
+
+def overrides(set_values: list[str] | None, flags: dict[str, tuple[tuple[Any, ...], Any]]) -> tuple[Override, ...]:
+    """The overrides of ``--set`` behind those of the shorthand flags that were given.
+
+    Args:
+        flags: flag → (key path, value or None).
+    """
+    from kdcli.recipe.loading import Override
+
+    short = [
+        Override(path, getattr(value, "value", value), f"{flag} {getattr(value, 'value', value)}")
+        for flag, (path, value) in flags.items()
+        if value is not None
+    ]
+    return (*short, *(Override.parse(text) for text in set_values or []))
+
+
+def split_names(values: list[str] | None) -> tuple[str, ...]:
+    """``wandb,mlflow`` and repeated flags as single names."""
+    return tuple(name.strip() for value in values or [] for name in value.split(",") if name.strip())

@@ -1,0 +1,182 @@
+"""Tables and pictures of results, on standard output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from kdcli.cli.progress import clock
+
+if TYPE_CHECKING:
+    from kdcli.evaluation.comparison import Evaluation, ModelScore
+    from kdcli.jobs.export import Export
+    from kdcli.plan.plan import Plan, StagePlan
+    from kdcli.recipe.schema import Loss
+
+
+def show(console: Console, *parts: RenderableType) -> None:
+    """Print the parts one below the other."""
+    console.print(Group(*parts))
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """One row per model: score, share of the best teacher's, parameters."""
+    title = f"{evaluation.task}, {evaluation.split} split, {evaluation.rows} rows"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table.add_column("model")
+    table.add_column(evaluation.metric, justify="right")
+    for metric in _other_metrics(evaluation):
+        table.add_column(metric, justify="right")
+    table.add_column("of best\nteacher", justify="right")
+    table.add_column("params", justify="right")
+    for model in evaluation.models:
+        style = "bold green" if model.role == "student" else "dim" if model.role == "majority" else ""
+        values = [f"{model.scores[metric]:.4f}" for metric in [evaluation.metric, *_other_metrics(evaluation)]]
+        kept = "" if model.retention is None else f"{model.retention:.1%}"
+        table.add_row(escape(_label(model)), *values, kept, _size(model.parameters), style=style)
+    return table
+
+
+def _other_metrics(evaluation: Evaluation) -> list[str]:
+    """A second metric where it says something else."""
+    second = "accuracy" if evaluation.metric != "accuracy" else "macro-f1"
+    return [second] if second in evaluation.models[0].scores else []
+
+
+def _label(model: ModelScore) -> str:
+    return f"teacher {model.name}" if model.role == "teacher" else model.name
+
+
+def _size(parameters: int | None) -> str:
+    return "" if parameters is None else f"{parameters / 1e6:.1f}M"
+
+
+def export_tables(done: Export) -> list[RenderableType]:
+    """Parity at each shape, then latencies with the speed-up over the slowest teacher."""
+    parity = Table(title="torch against ONNX Runtime", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in ("batch", "length", "largest difference", "same class"):
+        parity.add_column(name, justify="right")
+    for row in done.parity:
+        parity.add_row(str(row.batch), str(row.length), f"{row.max_difference:.1e}", f"{row.agreement:.0%}")
+    parts: list[RenderableType] = [parity]
+    for batch, length in dict.fromkeys((row.batch, row.length) for row in done.latencies):
+        rows = [row for row in done.latencies if (row.batch, row.length) == (batch, length)]
+        slowest = max(row.median_ms for row in rows)
+        table = Table(
+            title=f"\nlatency, batch {batch}, length {length}, {done.machine['threads']} threads (ms, median of turns)",
+            title_justify="left", box=None, pad_edge=False, header_style="bold",
+        )  # fmt: skip
+        table.add_column("model")
+        table.add_column("engine")
+        for name in ("median", "p10–p90", "speed-up"):
+            table.add_column(name, justify="right")
+        for row in rows:
+            spread = f"{row.p10_ms:.3g}–{row.p90_ms:.3g}"
+            table.add_row(row.model, row.engine, f"{row.median_ms:.3g}", spread, f"{slowest / row.median_ms:.1f}×")
+        parts.append(table)
+    size = done.sizes
+    parts.append(Text(f"\n{done.model}  {size['onnx'] / 1e6:.1f} MB (weights before: {size['checkpoint'] / 1e6:.1f} MB)"))
+    return parts
+
+
+def plan_view(plan: Plan) -> list[RenderableType]:
+    """The whole plan: task, models, layer map, stages, cost."""
+    parts: list[RenderableType] = [_task_line(plan), _models_table(plan)]
+    if plan.layer_maps:
+        parts.append(_layer_picture(plan))
+    parts.append(_stage_tree(plan))
+    if plan.estimate is not None:
+        estimate = plan.estimate
+        parts.append(
+            Text(
+                f"Estimate: about {clock(estimate.seconds)} on {plan.device} in {plan.precision}, "
+                f"{estimate.memory_bytes / 2**30:.1f} GiB of memory, "
+                f"{estimate.tokens_per_sample} tokens per text (rough: from sizes, not from a run)"
+            )
+        )
+    return [part for part in parts for part in (part, Text(""))][:-1]
+
+
+def _task_line(plan: Plan) -> RenderableType:
+    task = plan.task
+    splits = ", ".join(f"{name} {split.rows}" for name, split in task.splits.items())
+    lines = [
+        f"[bold]Task[/] {escape(task.name)}: {len(task.labels)} classes, {task.metric}, "
+        f"{'pairs of texts' if task.pairs else 'single texts'}; rows: {splits}",
+        f"[bold]Recipe[/] {escape(plan.recipe.name)}: {escape(plan.recipe.summary)}",
+    ]
+    return Text.from_markup("\n".join(lines))
+
+
+def _models_table(plan: Plan) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model")
+    table.add_column("architecture")
+    for name in ("layers", "width", "heads", "vocab", "params"):
+        table.add_column(name, justify="right")
+    table.add_column("begins as")
+    for teacher in plan.teachers:
+        table.add_row(
+            f"teacher {teacher.name}", teacher.model_type, str(teacher.layers), str(teacher.width), str(teacher.heads),
+            str(teacher.vocabulary), _size(teacher.parameters), teacher.kind,
+        )  # fmt: skip
+    if plan.student is not None:
+        student = plan.student
+        copied = f"layers {_runs(student.copied_layers)} of {student.source}" if student.copied_layers else "random weights"
+        table.add_row(
+            "student", student.model_type, str(student.layers), str(student.width), str(student.heads),
+            str(student.vocabulary), _size(student.parameters), copied, style="bold green",
+        )  # fmt: skip
+    return table
+
+
+def _runs(numbers: list[int]) -> str:
+    """``1–4`` for neighbours, ``2, 4, 6`` otherwise."""
+    if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}–{numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
+def _layer_picture(plan: Plan) -> Table:
+    """Student layers beside the teacher layers that supervise them, the top layer first."""
+    assert plan.student is not None
+    table = Table(title="Layer map (0 is the embeddings)", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table.add_column("student", justify="right")
+    for teacher in plan.teachers:
+        table.add_column(f"teacher {teacher.name}")
+    for layer in range(plan.student.layers, -1, -1):
+        matched = [plan.layer_maps.get(teacher.name, {}).get(layer) for teacher in plan.teachers]
+        cells = ["" if other is None else f"◀── {other} of {plan.teacher(name).layers}"
+                 for name, other in zip(plan.teacher_names, matched, strict=True)]  # fmt: skip
+        if layer > 0 or any(other is not None for other in matched):
+            table.add_row(str(layer), *cells)
+    return table
+
+
+def _stage_tree(plan: Plan) -> Tree:
+    tree = Tree("[bold]Stages[/]")
+    for stage in plan.stages:
+        branch = tree.add(_stage_line(stage))
+        for term in stage.terms:
+            branch.add(escape(_term_line(term)))
+    if plan.baseline:
+        steps = sum(stage.steps for stage in plan.stages if stage.phase == "distill")
+        tree.add(f"baseline: the same student without teachers, {steps} steps").add("hard-labels × 1")
+    return tree
+
+
+def _stage_line(stage: StagePlan) -> str:
+    name = stage.name if stage.phase == "cofinetune" else f"{stage.phase}: {stage.name}"
+    return f"{escape(name)}, {stage.epochs:g} epochs, {stage.steps} steps, learning rate {stage.learning_rate:g}"
+
+
+def _term_line(term: Loss) -> str:
+    details = ", ".join(
+        f"{key} {value}" for key, value in term.model_dump(exclude={"loss", "weight"}).items() if value is not None
+    )
+    return f"{term.loss} × {term.weight:g}" + (f" ({details})" if details else "")

@@ -1,0 +1,102 @@
+"""What every command does around its work: listeners, errors as one clear message, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from kdcli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REQUEST, GateError, InterruptedRunError, KdcliError, RequestError
+
+if TYPE_CHECKING:
+    from kdcli.engine.events import Events
+
+DEBUG = "KDCLI_DEBUG"
+
+
+def results() -> Console:
+    """Where tables go: standard output."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def messages() -> Console:
+    """Where progress and errors go: standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def session(quiet: bool = False) -> Iterator[Events]:
+    """Run a command's work: yields the events with a progress display attached; turns errors into exit codes.
+
+    0 done, 1 a gate was not met, 2 the request is wrong, 3 the run failed, 130 interrupted. ``KDCLI_DEBUG=1`` shows the
+    traceback of a failure.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    console = messages()
+    try:
+        from kdcli.cli.progress import progress_display
+        from kdcli.engine.events import Events
+
+        with progress_display(console, quiet) as listener:
+            yield Events([listener])
+    except RequestError as error:
+        for problem in error.problems:
+            _say(console, "error", str(problem), "red")
+        _exit(error)
+    except (GateError, InterruptedRunError) as error:
+        _say(console, "gate" if isinstance(error, GateError) else "stopped", str(error), "yellow")
+        _exit(error)
+    except KdcliError as error:
+        _say(console, "failed", str(error), "red")
+        _exit(error)
+    except KeyboardInterrupt:
+        _say(console, "stopped", "interrupted; a run that had begun goes on with --resume", "yellow")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the reader has gone; nothing more to print
+        raise typer.Exit(EXIT_FAILED) from None
+    except (OSError, MemoryError) as error:
+        if os.environ.get(DEBUG):
+            raise
+        _say(console, "failed", _plain(error), "red")
+        raise typer.Exit(EXIT_FAILED) from None
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        _say(
+            console,
+            "failed",
+            f"{type(error).__name__}: {error}\n  this is not an error that kdcli foresaw; {DEBUG}=1 shows where it arose",
+            "red",
+        )
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+def refuse(flag: str, what: str, remedy: str = "") -> typer.Exit:
+    """Say that a flag is wrong; returns the exit to raise."""
+    from kdcli.errors import Problem
+
+    _say(messages(), "error", str(Problem(flag, what, remedy=remedy)), "red")
+    return typer.Exit(EXIT_REQUEST)
+
+
+def _say(console: Console, kind: str, text: str, colour: str) -> None:
+    console.print(f"[bold {colour}]{kind}[/]  {escape(text)}", soft_wrap=True)
+
+
+def _exit(error: KdcliError) -> None:
+    raise typer.Exit(error.exit_code) from None
+
+
+def _plain(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the system'}: {error.strerror}"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,1 @@
+"""The student as a file that goes to production: graph, parity, benchmark."""
