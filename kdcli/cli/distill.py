@@ -30,9 +30,7 @@ def distill(
             help="Names, folders, Hub ids or name=checkpoint, comma-separated; or the folder of a cofinetune run.",
         ),
     ] = None,
-    student: Annotated[
-        str | None, typer.Option("--student", help="4L, 4L-312H, 4L-312H-12A, or a checkpoint.")
-    ] = None,
+    student: Annotated[str | None, typer.Option("--student", help="4L, 4L-312H, 4L-312H-12A, or a checkpoint.")] = None,
     task: options.Task = None,
     data: options.Data = None,
     eval: options.Eval = None,
@@ -92,9 +90,7 @@ def distill(
         if teachers is not None or student is not None or not resume:
             if teachers is None or student is None:
                 missing = "--teachers" if teachers is None else "--student"
-                raise RequestError(
-                    Problem(missing, "is missing", remedy="kdcli distill --teachers bert,roberta --student 4L")
-                )
+                raise RequestError(Problem(missing, "is missing", remedy="kdcli distill --teachers bert,roberta --student 4L"))
             request = TrainRequest(
                 command="distill",
                 teachers=teachers,
@@ -123,7 +119,9 @@ def distill(
             )  # fmt: skip
         if dry_run:
             if request is None:
-                raise RequestError(Problem("--dry-run", "does not go with --resume alone", remedy="name the teachers and the student"))
+                raise RequestError(
+                    Problem("--dry-run", "does not go with --resume alone", remedy="name the teachers and the student")
+                )
             plan = dry_plan(request, events)
             show_plan(plan, json_output)
             return

@@ -57,15 +57,11 @@ Test = Annotated[
     str | None,
     typer.Option("--test", help="File with the test split; read by evaluate alone.", rich_help_panel=_DATA),
 ]
-TextColumn = Annotated[
-    str | None, typer.Option("--text-column", help="Column with the text.", rich_help_panel=_DATA)
-]
+TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column with the text.", rich_help_panel=_DATA)]
 TextPairColumn = Annotated[
     str | None, typer.Option("--text-pair-column", help="Column with the second text of a pair.", rich_help_panel=_DATA)
 ]
-LabelColumn = Annotated[
-    str | None, typer.Option("--label-column", help="Column with the class.", rich_help_panel=_DATA)
-]
+LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column with the class.", rich_help_panel=_DATA)]
 Metric = Annotated[
     str | None,
     typer.Option(
@@ -76,9 +72,7 @@ TrainRows = Annotated[
     int | None,
     typer.Option("--train-rows", min=2, help="Train on this many rows, drawn at random.", rich_help_panel=_DATA),
 ]
-Recipe = Annotated[
-    str, typer.Option("--recipe", help="Name of a shipped recipe, or a YAML file.", rich_help_panel=_TRAINING)
-]
+Recipe = Annotated[str, typer.Option("--recipe", help="Name of a shipped recipe, or a YAML file.", rich_help_panel=_TRAINING)]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -94,9 +88,7 @@ TeacherEpochs = Annotated[
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Samples per step, over all processes.", rich_help_panel=_TRAINING)
 ]
-LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", help="Peak learning rate.", rich_help_panel=_TRAINING)
-]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", help="Peak learning rate.", rich_help_panel=_TRAINING)]
 MaxLength = Annotated[
     int | None, typer.Option("--max-length", help="Tokens per text; longer texts are cut.", rich_help_panel=_TRAINING)
 ]
@@ -115,7 +107,8 @@ Track = Annotated[
     ),
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", help="Run folder. Default: runs/<task>-<student>-<time>.", rich_help_panel=_OUTPUT)
+    Path | None,
+    typer.Option("--out", help="Run folder. Default: runs/<task>-<student>-<time>.", rich_help_panel=_OUTPUT),
 ]
 Resume = Annotated[
     bool,
@@ -124,12 +117,8 @@ Resume = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.", rich_help_panel=_OUTPUT)
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document instead of tables.", rich_help_panel=_OUTPUT)
-]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress; results and errors only.", rich_help_panel=_OUTPUT)
-]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.", rich_help_panel=_OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; results and errors only.", rich_help_panel=_OUTPUT)]
 
 
 def data_request(

@@ -172,7 +172,7 @@ def _stage_tree(plan: Plan) -> Tree:
 
 def _stage_line(stage: StagePlan) -> str:
     name = stage.name if stage.phase == "cofinetune" else f"{stage.phase}: {stage.name}"
-    return f"{escape(name)}, {stage.epochs:g} epochs, {stage.steps} steps, learning rate {stage.learning_rate:g}"
+    return f"{escape(name)}, {stage.epochs:g} epochs, {stage.steps} steps, learning rate {stage.learning_rates['body']:g}"
 
 
 def _term_line(term: Loss) -> str:

@@ -12,7 +12,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from kdcli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REQUEST, GateError, InterruptedRunError, KdcliError, RequestError
+from kdcli.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_REQUEST,
+    GateError,
+    InterruptedRunError,
+    KdcliError,
+    RequestError,
+)
 
 if TYPE_CHECKING:
     from kdcli.engine.events import Events

@@ -68,10 +68,7 @@ class Batch:
                 name: {key: value.to(device, non_blocking=True) for key, value in view.items()}
                 for name, view in self.views.items()
             },
-            {
-                name: AlignedRuns(runs.first.to(device), runs.last.to(device), runs.identity)
-                for name, runs in self.runs.items()
-            },
+            {name: AlignedRuns(runs.first.to(device), runs.last.to(device), runs.identity) for name, runs in self.runs.items()},
         )
 
 
@@ -139,9 +136,7 @@ def _padded_view(view: TokenView, rows: NDArray[np.int64]) -> dict[str, Tensor]:
     return inputs
 
 
-def _padded(
-    flat: NDArray[np.generic], bounds: NDArray[np.int64], rows: NDArray[np.int64], filler: int
-) -> Tensor:
+def _padded(flat: NDArray[np.generic], bounds: NDArray[np.int64], rows: NDArray[np.int64], filler: int) -> Tensor:
     """Ragged rows as one matrix [B, longest], int64."""
     begin, end = bounds[rows], bounds[rows + 1]
     lengths = end - begin

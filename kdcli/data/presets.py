@@ -48,10 +48,26 @@ class Preset:
 
 
 _ENTAILMENT = {"entailment": "entailment", "not_entailment": "not_entailment"}
-_MIND_TOPICS = (
-    "autos entertainment finance foodanddrink games health kids lifestyle middleeast movies music news "
-    "northamerica sports travel tv video weather"
-).split()
+_MIND_TOPICS = [
+    "autos",
+    "entertainment",
+    "finance",
+    "foodanddrink",
+    "games",
+    "health",
+    "kids",
+    "lifestyle",
+    "middleeast",
+    "movies",
+    "music",
+    "news",
+    "northamerica",
+    "sports",
+    "travel",
+    "tv",
+    "video",
+    "weather",
+]
 _COLA_COLUMNS = ("source", "label", "star", "sentence")
 _MIND_COLUMNS = (
     "id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities"

@@ -61,9 +61,7 @@ def tokenise(split: Split, tokenizer: Any, max_length: int) -> TokenView:
         RequestError: the tokenizer is not a fast one, so that it cannot say where its tokens stand in the text.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise RequestError(
-            Problem(str(tokenizer.name_or_path), "has no fast tokenizer", "a tokenizer.json beside the weights")
-        )
+        raise RequestError(Problem(str(tokenizer.name_or_path), "has no fast tokenizer", "a tokenizer.json beside the weights"))
     name = fingerprint(tokenizer)
     with_types = "token_type_ids" in tokenizer.model_input_names
     ids: list[NDArray[np.int32]] = []

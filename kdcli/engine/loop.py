@@ -34,7 +34,7 @@ from kdcli.engine.events import (
 )
 from kdcli.engine.inference import predict
 from kdcli.engine.interruption import StopRequest, stop_on_signal
-from kdcli.engine.objective import Objective
+from kdcli.engine.objective import Objective, ParameterKind
 from kdcli.engine.optimisation import make_optimizer, rate_factor
 from kdcli.engine.runtime import restore_rng_state, rng_state
 from kdcli.errors import InterruptedRunError, RunFailedError
@@ -54,8 +54,7 @@ class Stage:
     name: str
     steps: int
     terms: Sequence[Term]
-    learning_rate: float
-    head_learning_rate: float
+    learning_rates: Mapping[ParameterKind, float]
 
 
 @dataclass
@@ -151,9 +150,7 @@ class Trainer:
 class _StageRun:
     """One stage while it is trained."""
 
-    def __init__(
-        self, trainer: Trainer, phase: Phase, row: int, position: Position, best: dict[str, Tensor] | None
-    ) -> None:
+    def __init__(self, trainer: Trainer, phase: Phase, row: int, position: Position, best: dict[str, Tensor] | None) -> None:
         self.trainer, self.phase, self.stage = trainer, phase, phase.stages[row]
         self.position, self.best = position, best
         self.is_last = row == len(phase.stages) - 1
@@ -163,9 +160,7 @@ class _StageRun:
         settings = trainer.settings
         set_seed(phase.seed * 1000 + row + self.accelerator.process_index * 7919)
         self.objective = Objective(phase.learner, self.stage.terms).to(self.device)
-        optimizer = make_optimizer(
-            self.objective, self.stage.learning_rate, self.stage.head_learning_rate, settings.weight_decay
-        )
+        optimizer = make_optimizer(self.objective, self.stage.learning_rates, settings.weight_decay)
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.model: Any
         self.model, self.optimizer = self.accelerator.prepare(self.objective, optimizer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from kdcli.data.batching import Batch
 from kdcli.losses.term import Term
 from kdcli.models.output import Output
+
+ParameterKind = Literal["body", "head", "projection"]
 
 
 class Learner(Protocol):
@@ -66,11 +68,14 @@ class Objective(nn.Module):
             named[term.name] = named.get(term.name, 0.0) + value
         return named
 
-    def fresh_parameters(self) -> list[str]:
-        """Names of parameters without pre-training: the learner's own and all of the terms'."""
+    def kinds(self) -> dict[str, ParameterKind]:
+        """Parameter name → which learning rate it takes: the learner's fresh parts are its head, terms hold projections."""
         learner: Learner = self.learner  # type: ignore[assignment]
-        names = [f"learner.{name}" for name in learner.fresh_parameters()]
-        return names + [f"terms.{name}" for name, _ in self.terms.named_parameters()]
+        fresh = {f"learner.{name}" for name in learner.fresh_parameters()}
+        return {
+            name: "projection" if name.startswith("terms.") else "head" if name in fresh else "body"
+            for name, _ in self.named_parameters()
+        }
 
     def _terms(self) -> list[Term]:
         return list(self.terms)  # type: ignore[arg-type]

@@ -1,35 +1,32 @@
-"""AdamW over two kinds of parameters, and the learning rate over the steps."""
+"""AdamW over three kinds of parameters, and the learning rate over the steps."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import nn
 
-from kdcli.engine.objective import Objective
+from kdcli.engine.objective import Objective, ParameterKind
 
 Schedule = Literal["linear", "cosine", "constant"]
 
 
 def make_optimizer(
-    objective: Objective, learning_rate: float, head_learning_rate: float, weight_decay: float
+    objective: Objective, learning_rates: Mapping[ParameterKind, float], weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW; parameters without pre-training have their own rate, biases and norms no decay."""
-    fresh = set(objective.fresh_parameters())
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    """AdamW; body, head and projections each have their own peak rate, biases and norms no decay."""
+    kinds = objective.kinds()
+    groups: dict[tuple[ParameterKind, bool], list[nn.Parameter]] = {}
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((name in fresh, parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((kinds[name], parameter.ndim > 1), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {
-                "params": parameters,
-                "lr": head_learning_rate if is_fresh else learning_rate,
-                "weight_decay": weight_decay if decays else 0.0,
-            }
-            for (is_fresh, decays), parameters in sorted(groups.items())
+            {"params": parameters, "lr": learning_rates[kind], "weight_decay": weight_decay if decays else 0.0}
+            for (kind, decays), parameters in sorted(groups.items())
         ],
         fused=True,
     )

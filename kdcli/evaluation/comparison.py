@@ -99,6 +99,4 @@ def compare(
         guess = majority_answers(train_labels, labels)
         values: Mapping[str, float] = {key: score(key, guess, labels) for key in found[0][2]}
         models.append(ModelScore(name="majority class", role="majority", scores=dict(values)))
-    return Evaluation(
-        task=task, split=split, rows=len(labels), source=source, metric=metric, models=models
-    )
+    return Evaluation(task=task, split=split, rows=len(labels), source=source, metric=metric, models=models)

@@ -44,6 +44,4 @@ def check_metric(metric: str, classes: int) -> None:
     if metric not in METRICS:
         raise RequestError(Problem(f"--metric {metric}", "there is no such metric", "one of " + ", ".join(METRICS)))
     if metric == "f1" and classes != 2:
-        raise RequestError(
-            Problem("--metric f1", f"needs two classes, the task has {classes}", "macro-f1 or weighted-f1")
-        )
+        raise RequestError(Problem("--metric f1", f"needs two classes, the task has {classes}", "macro-f1 or weighted-f1"))

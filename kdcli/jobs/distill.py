@@ -7,7 +7,6 @@ train the same student without teachers where that was asked for, and score all 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,15 @@ from kdcli.losses.hidden import HiddenMseTerm
 from kdcli.losses.labels import HardLabelsTerm, SoftLabelsTerm
 from kdcli.losses.term import Term
 from kdcli.models.loading import load_classifier, load_tokenizer
-from kdcli.models.student import STUDENT, BuiltStudent, Size, StudentLearner, build_student, save_student, student_config
+from kdcli.models.student import (
+    STUDENT,
+    BuiltStudent,
+    Size,
+    StudentLearner,
+    build_student,
+    save_student,
+    student_config,
+)
 from kdcli.models.teachers import Ensemble, Teacher
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
@@ -70,9 +77,7 @@ def distill(
             train_teachers(open_run)
             teachers = load_teachers(plan, run)
         teacher_logits = _teachers_on_dev(open_run, teachers)
-        refuse_weak_teachers(
-            teacher_logits, open_run.prepared.task, bool(plan.request["allow_weak_teachers"]), open_run.events
-        )
+        refuse_weak_teachers(teacher_logits, open_run.prepared.task, bool(plan.request["allow_weak_teachers"]), open_run.events)
         _train_students(open_run, teachers)
         evaluation = _evaluate(open_run, teachers, teacher_logits)
         open_run.once(lambda: _write_results(run, plan, evaluation))
@@ -86,7 +91,12 @@ def _teachers_on_dev(open_run: OpenRun, teachers: Sequence[Teacher]) -> dict[str
     device, length = open_run.trainer.accelerator.device, plan.recipe.training.max_length
     return {
         teacher.name: answers_of(
-            teacher, trained_folder(plan.teacher(teacher.name), open_run.folder), task.dev, length, device, _EVALUATION_BATCH
+            teacher,
+            trained_folder(plan.teacher(teacher.name), open_run.folder),
+            task.dev,
+            length,
+            device,
+            _EVALUATION_BATCH,
         )
         for teacher in teachers
     }
@@ -109,9 +119,8 @@ def _train_students(open_run: OpenRun, teachers: Sequence[Teacher]) -> None:
         _train(open_run, DISTILL, "distilling the student", built, _stages(plan), train, dev, ensemble, run.student)
     if BASELINE in wanted:
         built = _build(plan, run, "pretrained")
-        steps = sum(stage.steps for stage in plan.stages_of("distill"))
-        training = plan.recipe.training
-        alone = [Stage(BASELINE, steps, [HardLabelsTerm()], training.learning_rate, training.head_learning_rate)]
+        stages = plan.stages_of("distill")
+        alone = [Stage(BASELINE, sum(stage.steps for stage in stages), [HardLabelsTerm()], stages[-1].learning_rates)]
         title = "training the same student without teachers"
         _train(open_run, BASELINE, title, built, alone, train, dev, None, run.baseline)
 
@@ -174,13 +183,7 @@ def _stages(plan: Plan) -> list[Stage]:
     """The recipe's stages with their terms; projections start from the run's seed."""
     torch.manual_seed(int(plan.request["seed"]))
     return [
-        Stage(
-            stage.name,
-            stage.steps,
-            [_term(loss, plan) for loss in stage.terms],
-            stage.learning_rate,
-            stage.head_learning_rate,
-        )
+        Stage(stage.name, stage.steps, [_term(loss, plan) for loss in stage.terms], stage.learning_rates)
         for stage in plan.stages_of("distill")
     ]
 
@@ -257,9 +260,7 @@ def students(run: RunFolder) -> list[tuple[str, Path, Role]]:
     return [row for row in known if row[1].is_dir()]
 
 
-def student_answers(
-    folder: Path, task: Task, split: str, max_length: int, device: torch.device
-) -> tuple[Logits, int]:
+def student_answers(folder: Path, task: Task, split: str, max_length: int, device: torch.device) -> tuple[Logits, int]:
     """Logits [n, C] of a classification checkpoint on a split, and its parameter count."""
     model: Any = load_classifier(folder).to(device).eval()
     learner = StudentLearner(model)

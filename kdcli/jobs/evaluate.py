@@ -67,9 +67,7 @@ def _evaluate_run(request: EvaluateRequest, run: RunFolder, events: Events) -> E
     plan = run.read_plan()
     asked = TrainRequest.model_validate(plan.request)
     if asked.command == "distill" and not run.student.is_dir():
-        raise RequestError(
-            Problem(str(run.path), "has no student yet", remedy=f"kdcli distill --resume --out {run.path}")
-        )
+        raise RequestError(Problem(str(run.path), "has no student yet", remedy=f"kdcli distill --resume --out {run.path}"))
     given = request.data
     own_data = given.is_starter and given.eval is None and given.test is None
     data = asked.data if own_data else _merged(asked.data, given)
@@ -92,9 +90,7 @@ def _merged(original: DataRequest, given: DataRequest) -> DataRequest:
     return replace(original, **fields)
 
 
-def _answers(
-    request: EvaluateRequest, run: RunFolder, plan: Plan, task: Task, split: str, events: Events
-) -> list[Answer]:
+def _answers(request: EvaluateRequest, run: RunFolder, plan: Plan, task: Task, split: str, events: Events) -> list[Answer]:
     device = resolve_device(request.device)
     length = request.max_length or plan.recipe.training.max_length
     answers: list[Answer] = []

@@ -143,9 +143,7 @@ def _source(request: ExportRequest, events: Events) -> _Source:
         raise RequestError(Problem(str(run.path), what, remedy=f"kdcli distill --resume --out {run.path}"))
     events.emit(WorkStarted("reading the data"))
     task = load_task_of(TrainRequest.model_validate(plan.request).data, run)
-    return _Source(
-        run.student, request.out or run.export, _texts(task.splits[DEV]), plan.recipe.training.max_length, plan, run
-    )
+    return _Source(run.student, request.out or run.export, _texts(task.splits[DEV]), plan.recipe.training.max_length, plan, run)
 
 
 def _checkpoint_source(request: ExportRequest, folder: Path) -> _Source:
@@ -172,7 +170,10 @@ def _texts(split: Split) -> list[Any]:
 
 
 def _about(source: _Source, model: Any) -> dict[str, str]:
-    about = {"kdcli": __version__, "labels": ",".join(model.config.id2label[row] for row in range(model.config.num_labels))}
+    about = {
+        "kdcli": __version__,
+        "labels": ",".join(model.config.id2label[row] for row in range(model.config.num_labels)),
+    }
     return about | ({"recipe": source.plan.recipe.name, "task": source.plan.task.name} if source.plan else {})
 
 

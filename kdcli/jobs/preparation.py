@@ -27,7 +27,6 @@ from kdcli.plan.resolve import load_recipe, make_plan, resolve_device, resolve_p
 from kdcli.recipe.catalogue import DEFAULT_RECIPE
 from kdcli.recipe.loading import KeyPath, Override
 
-
 _STARTER_OVERRIDES: tuple[tuple[KeyPath, object], ...] = (
     (("teachers", "cofinetune", "learning_rate"), 8e-4),
     (("teachers", "cofinetune", "epochs"), 4),
@@ -120,9 +119,7 @@ def _starter_references(references: list[Reference], run: RunFolder, events: Eve
             )
     wanted = sorted({names[reference.checkpoint] for reference in references if reference.checkpoint in names})
     events.emit(
-        Note(
-            "no --task and no --data: the starter task (which library is a docstring from?), made from text on this machine"
-        )
+        Note("no --task and no --data: the starter task (which library is a docstring from?), made from text on this machine")
     )
     _make_starter(run, wanted, events)
     return [

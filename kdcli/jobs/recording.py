@@ -25,12 +25,23 @@ class MetricsFile:
             self._forget_later(event.phase, event.step)
         elif isinstance(event, Logged):
             self._write(
-                "train", event.phase, event.step, stage=event.stage, epoch=round(event.epoch, 4), values=dict(event.values)
+                "train",
+                event.phase,
+                event.step,
+                stage=event.stage,
+                epoch=round(event.epoch, 4),
+                values=dict(event.values),
             )
         elif isinstance(event, Evaluated):
             scores = {name: dict(values) for name, values in event.scores.items()}
             self._write(
-                "dev", event.phase, event.step, stage=event.stage, epoch=round(event.epoch, 4), scores=scores, best=event.best
+                "dev",
+                event.phase,
+                event.step,
+                stage=event.stage,
+                epoch=round(event.epoch, 4),
+                scores=scores,
+                best=event.best,
             )
         elif isinstance(event, PhaseDone):
             self._write("done", event.phase, None, score=event.score)

@@ -140,7 +140,9 @@ def new_run(out: Path | None, task: str, what: str) -> RunFolder:
 def _refuse_unwritable(path: Path, where: str) -> None:
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise RequestError(Problem(where, f"{existing} cannot be written to", "a folder that you may write to", remedy="--out DIR"))
+        raise RequestError(
+            Problem(where, f"{existing} cannot be written to", "a folder that you may write to", remedy="--out DIR")
+        )
 
 
 def find_run(path: Path | None) -> RunFolder:

@@ -53,9 +53,7 @@ def train_teachers(open_run: OpenRun) -> None:
         name=COFINETUNE,
         title="co-finetuning " + " and ".join(folders),
         learner=learner,
-        stages=[
-            Stage(stage.name, stage.steps, [term], stage.learning_rate, stage.head_learning_rate) for stage in stages
-        ],
+        stages=[Stage(stage.name, stage.steps, [term], stage.learning_rates) for stage in stages],
         train=_samples(task, TRAIN, tokenizers, plan),
         dev=_samples(task, DEV, tokenizers, plan),
         ensemble=None,
@@ -107,9 +105,7 @@ def answers_of(
     return answers[teacher.name]
 
 
-def refuse_weak_teachers(
-    logits: Mapping[str, NDArray[np.float32]], task: Task, allow: bool, events: Events
-) -> None:
+def refuse_weak_teachers(logits: Mapping[str, NDArray[np.float32]], task: Task, allow: bool, events: Events) -> None:
     """Stop before anything is distilled from a teacher that does not know the task.
 
     Raises:
@@ -152,7 +148,6 @@ class _DevScores:
 def _samples(task: Task, split: str, tokenizers: Mapping[str, object], plan: Plan) -> Samples:
     names: Sequence[str] = list(tokenizers)
     views: dict[str, TokenView] = {
-        name: tokenise(task.splits[split], tokenizer, plan.recipe.training.max_length)
-        for name, tokenizer in tokenizers.items()
+        name: tokenise(task.splits[split], tokenizer, plan.recipe.training.max_length) for name, tokenizer in tokenizers.items()
     }
     return Samples(task.splits[split].labels, views, {}, leading=names[0])

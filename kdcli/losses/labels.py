@@ -35,10 +35,7 @@ class HardLabelsTerm(Term):
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         assert batch.labels is not None
-        losses = [
-            functional.cross_entropy(outputs[name].logits.float(), batch.labels, reduction="sum")
-            for name in self.models
-        ]
+        losses = [functional.cross_entropy(outputs[name].logits.float(), batch.labels, reduction="sum") for name in self.models]
         return torch.stack(losses)
 
 

@@ -23,9 +23,7 @@ def blocks(model: nn.Module) -> nn.ModuleList:
         for candidate in lists:
             if size is not None and len(candidate) == size:
                 return candidate
-    raise RequestError(
-        Problem(config.model_type, "its transformer blocks were not found, so its hidden states cannot be used")
-    )
+    raise RequestError(Problem(config.model_type, "its transformer blocks were not found, so its hidden states cannot be used"))
 
 
 @contextmanager

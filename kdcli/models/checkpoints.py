@@ -240,7 +240,7 @@ def _tensor_names(folder: Path, where: str) -> list[str]:
 
 def _conversion(folder: Path) -> str:
     return (
-        "if you trust where it is from, convert it once: python -c \"from transformers import AutoModel as M; "
+        'if you trust where it is from, convert it once: python -c "from transformers import AutoModel as M; '
         f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
     )
 
@@ -262,7 +262,15 @@ def _max_length(config: Any) -> int:
 
 def _offsets(config: Any) -> bool:
     """Whether positions begin behind the padding index, as in RoBERTa and its relatives."""
-    return config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl", "data2vec-text")
+    return config.model_type in (
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "mpnet",
+        "longformer",
+        "xlm-roberta-xl",
+        "data2vec-text",
+    )
 
 
 def _weights_fingerprint(folder: Path) -> str:
@@ -295,9 +303,7 @@ def _snapshot(hub_id: str, flag: str, patterns: list[str], check_weights: bool =
         if check_weights and not _weight_files(folder) and not os.environ.get("HF_HUB_OFFLINE"):
             files = HfApi().list_repo_files(hub_id)
             if not any(file.endswith(".safetensors") for file in files):
-                raise RequestError(
-                    Problem(f"{flag} {hub_id}", "has no safetensors weights on the Hub", "model.safetensors")
-                )
+                raise RequestError(Problem(f"{flag} {hub_id}", "has no safetensors weights on the Hub", "model.safetensors"))
     except (GatedRepoError, RepositoryNotFoundError) as error:
         raise RequestError(
             Problem(f"{flag} {hub_id}", "is not on the Hub, or not open to you", remedy="hf auth login")

@@ -26,13 +26,14 @@ _SIZE: dict[str, Any] = {
 }
 
 
-def write_starter_teacher(name: str, texts: Sequence[str], folder: Path) -> None:
+def write_starter_teacher(name: str, texts: Sequence[str], folder: Path, **size: float) -> None:
     """Train the vocabulary and write a model with random weights, always the same ones.
 
     Args:
         name: ``bert`` or ``roberta``.
         texts: the training texts.
         folder: where the checkpoint goes.
+        size: configuration values other than the starter task's.
     """
     from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
@@ -42,15 +43,13 @@ def write_starter_teacher(name: str, texts: Sequence[str], folder: Path) -> None
         model: Any
         if name == "bert":
             tokenizer = _wordpiece(texts)
-            size = _SIZE | {"vocab_size": len(tokenizer)}
-            model = BertModel(BertConfig(**size, max_position_embeddings=_MAX_LENGTH, pad_token_id=tokenizer.pad_token_id))
+            sizes = _SIZE | size | {"vocab_size": len(tokenizer)}
+            model = BertModel(BertConfig(**sizes, max_position_embeddings=_MAX_LENGTH, pad_token_id=tokenizer.pad_token_id))
         else:
             tokenizer = _byte_level_bpe(texts)
-            size = _SIZE | {"vocab_size": len(tokenizer)}
+            sizes = _SIZE | size | {"vocab_size": len(tokenizer)}
             special = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
-            model = RobertaModel(
-                RobertaConfig(**size, **special, max_position_embeddings=_MAX_LENGTH + 2, type_vocab_size=1)
-            )
+            model = RobertaModel(RobertaConfig(**sizes, **special, max_position_embeddings=_MAX_LENGTH + 2, type_vocab_size=1))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -93,9 +92,7 @@ def _byte_level_bpe(texts: Sequence[str]) -> Any:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     inner.train_from_iterator(
         texts,
-        trainers.BpeTrainer(
-            vocab_size=_VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-        ),
+        trainers.BpeTrainer(vocab_size=_VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
     )
     inner.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
     return PreTrainedTokenizerFast(

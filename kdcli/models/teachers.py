@@ -122,6 +122,4 @@ class Ensemble(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Output]:
         """Every teacher's answer to a batch."""
-        return {
-            name: teacher(batch.views[name], self.layers.get(name, ())) for name, teacher in self.teachers.items()
-        }
+        return {name: teacher(batch.views[name], self.layers.get(name, ())) for name, teacher in self.teachers.items()}

@@ -74,6 +74,7 @@ class StagePlan(_Part):
     Attributes:
         phase: which model is trained: the teachers, the student, or the baseline.
         steps: optimiser steps.
+        learning_rates: peak rates of the pre-trained parts, of fresh heads, and of projections.
         terms: the terms of the objective as the recipe gives them.
     """
 
@@ -81,8 +82,7 @@ class StagePlan(_Part):
     name: str
     epochs: float
     steps: int
-    learning_rate: float
-    head_learning_rate: float
+    learning_rates: dict[Literal["body", "head", "projection"], float]
     terms: list[Loss]
 
 

@@ -49,9 +49,7 @@ def load_recipe(request: TrainRequest) -> LoadedRecipe:
     return loading.load(catalogue.find(request.recipe), request.overrides)
 
 
-def make_plan(
-    request: TrainRequest, task: Task, references: Sequence[Reference], *, starter: bool, sized: bool = True
-) -> Plan:
+def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference], *, starter: bool, sized: bool = True) -> Plan:
     """Resolve everything, or say everything that is wrong.
 
     Args:
@@ -85,9 +83,7 @@ def make_plan(
     if blueprint is not None:
         own = tokenizer_fingerprint(load_tokenizer(blueprint.tokenizer_folder))
         teachers = [
-            teacher.model_copy(
-                update={"same_tokens": tokenizer_fingerprint(load_tokenizer(checkpoint.folder)) == own}
-            )
+            teacher.model_copy(update={"same_tokens": tokenizer_fingerprint(load_tokenizer(checkpoint.folder)) == own})
             for teacher, checkpoint in zip(teachers, found, strict=True)
         ]
     stages = _stages(request, loaded, task, teachers)
@@ -128,9 +124,7 @@ def asks_teachers(command: str, recipe: Recipe) -> bool:
 
 def versions() -> dict[str, str]:
     """Of kdcli, Python and the packages that results depend on."""
-    return {"kdcli": __version__, "python": platform.python_version()} | {
-        name: metadata.version(name) for name in _PACKAGES
-    }
+    return {"kdcli": __version__, "python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -413,9 +407,7 @@ def _refuse_unlike_widths(
                 )
 
 
-def _stages(
-    request: TrainRequest, loaded: LoadedRecipe, task: Task, teachers: Sequence[TeacherPlan]
-) -> list[StagePlan]:
+def _stages(request: TrainRequest, loaded: LoadedRecipe, task: Task, teachers: Sequence[TeacherPlan]) -> list[StagePlan]:
     recipe = loaded.recipe
     training = recipe.training
     per_epoch = math.ceil(len(task.train) / training.batch_size)
@@ -428,11 +420,15 @@ def _stages(
                 name="cofinetune",
                 epochs=cofinetune.epochs,
                 steps=max(1, math.ceil(cofinetune.epochs * per_epoch)),
-                learning_rate=cofinetune.learning_rate,
-                head_learning_rate=cofinetune.head_learning_rate,
+                learning_rates={"body": cofinetune.learning_rate, "head": cofinetune.head_learning_rate},
                 terms=[{"loss": "hard-labels"}],  # type: ignore[list-item]
             )
         )
+    rates: dict[Literal["body", "head", "projection"], float] = {
+        "body": training.learning_rate,
+        "head": training.head_learning_rate,
+        "projection": training.projection_learning_rate or training.learning_rate,
+    }
     if request.command == "distill":
         stages += [
             StagePlan(
@@ -440,8 +436,7 @@ def _stages(
                 name=stage.name,
                 epochs=stage.epochs,
                 steps=max(1, math.ceil(stage.epochs * per_epoch)),
-                learning_rate=training.learning_rate,
-                head_learning_rate=training.head_learning_rate,
+                learning_rates=rates,
                 terms=stage.objective,
             )
             for stage in recipe.stages

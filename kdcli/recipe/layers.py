@@ -42,9 +42,7 @@ def named_map(name: NamedLayerMap, student_layers: int, teacher_layers: int) -> 
     return {row: (2 * row * teacher_layers + student_layers) // (2 * student_layers) for row in rows}
 
 
-def resolve(
-    spec: NamedLayerMap | dict[int, int], student_layers: int, teacher_layers: int
-) -> dict[int, int]:
+def resolve(spec: NamedLayerMap | dict[int, int], student_layers: int, teacher_layers: int) -> dict[int, int]:
     """A layer map as pairs ``{student layer: teacher layer}``, checked against both depths.
 
     Raises:

@@ -56,9 +56,7 @@ class Override:
         flag = f"--set {text}"
         key, equals, value = text.partition("=")
         if not equals or not all(part.strip() for part in key.split(".")):
-            raise RequestError(
-                Problem(flag, "is not of the form key=value", "--set training.batch_size=16", text)
-            )
+            raise RequestError(Problem(flag, "is not of the form key=value", "--set training.batch_size=16", text))
         path = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
         return cls(path, _parse(value, flag).data, flag)
 
@@ -198,9 +196,7 @@ def _put(document: Document, override: Override) -> None:
     for depth, key in enumerate(override.path[:-1]):
         target = _child(target, key, override, depth, override.path[depth + 1])
     last = override.path[-1]
-    if isinstance(target, list) and isinstance(last, int) and last < len(target):
-        target[last] = override.value
-    elif isinstance(target, dict):
+    if (isinstance(target, list) and isinstance(last, int) and last < len(target)) or isinstance(target, dict):
         target[last] = override.value
     else:
         raise _no_such_place(override, len(override.path) - 1, target)
@@ -220,9 +216,7 @@ def _child(target: Any, key: Key, override: Override, depth: int, following: Key
 def _no_such_place(override: Override, depth: int, target: Any) -> RequestError:
     inside = dotted(override.path[:depth]) or "the recipe"
     size = f", which has {len(target)} entries" if isinstance(target, list) else ""
-    return RequestError(
-        Problem(override.flag, f"there is no {override.path[depth]!r} in {inside}{size}", found=_brief(target))
-    )
+    return RequestError(Problem(override.flag, f"there is no {override.path[depth]!r} in {inside}{size}", found=_brief(target)))
 
 
 def _problem(document: Document, detail: Any) -> Problem:
@@ -249,9 +243,7 @@ def _unknown_loss(document: Document, path: KeyPath, detail: Any) -> Problem:
     names = [part.strip(" '") for part in detail.get("ctx", {}).get("expected_tags", "").split(",") if part.strip()]
     found = detail["input"].get("loss") if isinstance(detail["input"], dict) else detail["input"]
     if found is None or not isinstance(detail["input"], dict):
-        return Problem(
-            document.where(path), "a term of the objective needs a loss", "{loss: soft-labels, …}", _brief(found)
-        )
+        return Problem(document.where(path), "a term of the objective needs a loss", "{loss: soft-labels, …}", _brief(found))
     return Problem(
         document.where((*path, "loss")),
         f"unknown loss {found!r}",
@@ -266,9 +258,7 @@ def _key_path(data: Any, location: tuple[Key, ...]) -> KeyPath:
     path: list[Key] = []
     for depth, key in enumerate(location):
         last = depth == len(location) - 1
-        if isinstance(data, dict) and key in data:
-            data = data[key]
-        elif isinstance(data, list) and isinstance(key, int) and key < len(data):
+        if (isinstance(data, dict) and key in data) or (isinstance(data, list) and isinstance(key, int) and key < len(data)):
             data = data[key]
         elif isinstance(key, str) and (key.startswith("<") or key == "[key]" or not last):
             continue

@@ -27,17 +27,13 @@ LayerPairs = Annotated[
     dict[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]],
     Field(min_length=1, description="student layer: teacher layer; 0 is the embeddings, 1 the first block"),
 ]
-TeacherLayers = Annotated[
-    Annotated[NamedLayerMap, Tag("<name>")] | Annotated[LayerPairs, Tag("<map>")], Discriminator(_shape)
-]
+TeacherLayers = Annotated[Annotated[NamedLayerMap, Tag("<name>")] | Annotated[LayerPairs, Tag("<map>")], Discriminator(_shape)]
 Layers = Annotated[
-    Annotated[NamedLayerMap, Tag("<name>")]
-    | Annotated[dict[str, TeacherLayers], Field(min_length=1), Tag("<map>")],
+    Annotated[NamedLayerMap, Tag("<name>")] | Annotated[dict[str, TeacherLayers], Field(min_length=1), Tag("<map>")],
     Discriminator(_shape),
 ]
 LayerChoice = Annotated[
-    Annotated[NamedLayerMap, Tag("<name>")]
-    | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), Tag("<list>")],
+    Annotated[NamedLayerMap, Tag("<name>")] | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), Tag("<list>")],
     Discriminator(_shape),
 ]
 
@@ -138,8 +134,9 @@ class Training(Block):
     """How the optimiser goes about it, in every stage."""
 
     learning_rate: float = Field(5e-5, gt=0, description="peak learning rate of the student")
-    head_learning_rate: float = Field(
-        1e-3, gt=0, description="peak learning rate of freshly made parts: classification head, projections"
+    head_learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of a freshly made classification head")
+    projection_learning_rate: float | None = Field(
+        None, gt=0, description="peak learning rate of the projections; null takes learning_rate"
     )
     batch_size: int = Field(32, ge=1, description="samples per optimiser step, over all processes")
     accumulation: int = Field(1, ge=1, description="parts that each step's batch is cut into, to save memory")
