@@ -58,13 +58,10 @@ def evaluate(
         from kdcli.jobs.evaluate import EvaluateRequest
         from kdcli.jobs.evaluate import evaluate as run_job
 
-        given = {
-            "task": task, "data": data, "eval": eval, "test": test, "text_column": text_column,
-            "text_pair_column": text_pair_column, "label_column": label_column, "metric": metric,
-        }  # fmt: skip
-        evaluation = run_job(
-            EvaluateRequest(target, DataRequest(**given), split.value if split else None, max_length, device.value),
-            events,
-        )
+        given = DataRequest(
+            task=task, data=data, eval=eval, test=test, text_column=text_column,
+            text_pair_column=text_pair_column, label_column=label_column, metric=metric,
+        )  # fmt: skip
+        evaluation = run_job(EvaluateRequest(target, given, split.value if split else None, max_length, device.value), events)
         show_evaluation(evaluation, json_output)
         check_gates(evaluation, min_score, min_retention)

@@ -36,7 +36,7 @@ Task = Annotated[
     str | None,
     typer.Option(
         "--task",
-        help="A known task: cola, sst2, mrpc, qqp, mnli, mnli-mm, qnli, rte, wnli or mind. Files from --data, else from the Hub.",
+        help="cola, sst2, mrpc, qqp, mnli, mnli-mm, qnli, rte, wnli or mind. Files from --data, else from the Hub.",
         rich_help_panel=_DATA,
     ),
 ]
@@ -163,6 +163,7 @@ def overrides(set_values: list[str] | None, flags: dict[str, tuple[tuple[Any, ..
     """The overrides of ``--set`` behind those of the shorthand flags that were given.
 
     Args:
+        set_values: what ``--set`` was given.
         flags: flag → (key path, value or None).
     """
     from kdcli.recipe.loading import Override

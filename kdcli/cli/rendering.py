@@ -61,8 +61,8 @@ def export_tables(done: Export) -> list[RenderableType]:
     parity = Table(title="torch against ONNX Runtime", title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in ("batch", "length", "largest difference", "same class"):
         parity.add_column(name, justify="right")
-    for row in done.parity:
-        parity.add_row(str(row.batch), str(row.length), f"{row.max_difference:.1e}", f"{row.agreement:.0%}")
+    for shape in done.parity:
+        parity.add_row(str(shape.batch), str(shape.length), f"{shape.max_difference:.1e}", f"{shape.agreement:.0%}")
     parts: list[RenderableType] = [parity]
     for batch, length in dict.fromkeys((row.batch, row.length) for row in done.latencies):
         rows = [row for row in done.latencies if (row.batch, row.length) == (batch, length)]

@@ -44,7 +44,7 @@ def align(student: TokenView, teacher: TokenView) -> Alignment:
     """
     if student.fingerprint == teacher.fingerprint and np.array_equal(student.bounds, teacher.bounds):
         own = _position_in_sample(student)
-        return Alignment(own, own + 1, identity=True)
+        return Alignment(own, (own + 1).astype(np.int32), identity=True)
     room = 2 + int(max(student.ends.max(initial=0), teacher.ends.max(initial=0)))
     student_start, student_end = _on_axis(student, room)
     teacher_start, teacher_end = _on_axis(teacher, room)
@@ -53,9 +53,8 @@ def align(student: TokenView, teacher: TokenView) -> Alignment:
     empty = (last <= first) | (student_start == student_end)
     sample_of = np.repeat(np.arange(len(student)), student.lengths)
     origin = teacher.bounds[sample_of]
-    first = np.where(empty, 0, first - origin).astype(np.int32)
-    last = np.where(empty, 0, last - origin).astype(np.int32)
-    return Alignment(first, last, identity=False)
+    first, last = (np.where(empty, 0, place - origin) for place in (first, last))
+    return Alignment(first.astype(np.int32), last.astype(np.int32), identity=False)
 
 
 def _on_axis(view: TokenView, room: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

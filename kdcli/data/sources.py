@@ -305,7 +305,7 @@ def hold_out(labels: NDArray[np.int64], fraction: float = HELD_OUT) -> tuple[NDA
     held = []
     for label in np.unique(labels):
         rows = generator.permutation(np.flatnonzero(labels == label))
-        held.append(rows[: int(round(fraction * len(rows)))])
+        held.append(rows[: round(fraction * len(rows))])
     dev = np.sort(np.concatenate(held))
     if len(dev) == 0:
         raise RequestError(

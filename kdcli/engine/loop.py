@@ -204,7 +204,7 @@ class _StageRun:
         counts = torch.zeros_like(self.sums)
         for batch in micro_batches:
             counts += self.objective.counts(batch).to(self.device) * has_share
-        whole: Tensor = self.accelerator.reduce(counts, "sum")  # type: ignore[assignment]
+        whole: Tensor = self.accelerator.reduce(counts, "sum")
         whole = whole.clamp(min=1.0)
         self._set_rate()
         self.objective.observe(self._logs_now())
@@ -260,7 +260,7 @@ class _StageRun:
         return (self.position.step + 1) % self.log_every == 0 or self.position.step + 1 == self.stage.steps
 
     def _forget_sums(self) -> None:
-        self.sums = torch.zeros_like(self.objective.weights)  # type: ignore[arg-type]
+        self.sums = torch.zeros(self.objective.parts, device=self.device)
         self.steps_summed = 0
 
     def _after_step(self, samples: int) -> None:
@@ -285,10 +285,10 @@ class _StageRun:
         if self.accelerator.num_processes == 1:
             return self.trainer.stop.asked
         asked = torch.tensor([float(self.trainer.stop.asked)], device=self.device)
-        return bool(self.accelerator.reduce(asked, "sum").item())  # type: ignore[union-attr]
+        return bool(self.accelerator.reduce(asked, "sum").item())
 
     def _log(self, total_step: int) -> None:
-        summed: Tensor = self.accelerator.reduce(self.sums, "sum")  # type: ignore[assignment]
+        summed: Tensor = self.accelerator.reduce(self.sums, "sum")
         means = summed / self.steps_summed
         values = {f"loss/{name}": value for name, value in self.objective.by_term(means).items()}
         values |= {"loss": means.sum().item(), "learning-rate": self.optimizer.param_groups[0]["lr"]}

@@ -39,6 +39,11 @@ class Objective(nn.Module):
         weights = [torch.full((term.parts,), term.weight) for term in terms]
         self.register_buffer("weights", torch.cat(weights), persistent=False)
 
+    @property
+    def parts(self) -> int:
+        """How many parts all terms have together."""
+        return sum(term.parts for term in self._terms())
+
     def counts(self, batch: Batch) -> Tensor:
         """Units [parts of all terms] in a batch."""
         return torch.cat([term.count(batch) for term in self._terms()])
@@ -62,7 +67,7 @@ class Objective(nn.Module):
 
     def by_term(self, values: Tensor) -> dict[str, float]:
         """Values [parts of all terms] summed to one figure per term."""
-        sums = [part.sum().item() for part in values.split([term.parts for term in self._terms()])]
+        sums = [part.sum().item() for part in torch.split(values, [term.parts for term in self._terms()])]
         named: dict[str, float] = {}
         for term, value in zip(self._terms(), sums, strict=True):
             named[term.name] = named.get(term.name, 0.0) + value

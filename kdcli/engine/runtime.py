@@ -22,6 +22,8 @@ def make_accelerator(
     """The process's accelerator; started with ``accelerate launch`` it spans all processes.
 
     Args:
+        precision: of the training.
+        device: ``cpu`` keeps it off the GPU.
         folder: where TensorBoard writes; None for no tracker at all.
         track: further trackers, of :data:`TRACKERS`.
     """

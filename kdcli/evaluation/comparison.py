@@ -78,6 +78,11 @@ def compare(
     """Score every model on the same labels.
 
     Args:
+        task: its name.
+        split: its name.
+        source: where its rows are from.
+        metric: the metric that decides.
+        classes: number of classes C.
         labels: gold classes [n].
         train_labels: of the training split; decides which class the majority answer is. None leaves that row out.
         answers: name, role, logits [n, C] and parameter count of each model.

@@ -23,6 +23,7 @@ def model_card(plan: Plan, evaluation: Evaluation) -> str:
         else f"| {model.name} | | {model.scores[evaluation.metric]:.4f} | |"
         for model in evaluation.models
     )
+    paper = f" ({recipe.paper})" if recipe.paper else ""
     return f"""---
 library_name: transformers
 pipeline_tag: text-classification
@@ -31,7 +32,7 @@ tags: [knowledge-distillation, kdcli]
 
 # {student.layers}-layer {student.model_type} student for {evaluation.task}
 
-Distilled with kdcli {__version__}, recipe `{recipe.name}`{f" ({recipe.paper})" if recipe.paper else ""}, seed {plan.request["seed"]}.
+Distilled with kdcli {__version__}, recipe `{recipe.name}`{paper}, seed {plan.request["seed"]}.
 {student.layers} layers, width {student.width}, {student.heads} attention heads, {student.parameters / 1e6:.1f}M parameters.
 
 ## Teachers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,7 +43,7 @@ class EvaluateRequest:
     """
 
     target: Path | None = None
-    data: DataRequest = DataRequest()
+    data: DataRequest = field(default_factory=DataRequest)
     split: Literal["dev", "test"] | None = None
     max_length: int | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class ExportRequest:
     target: Path | None = None
     out: Path | None = None
     benchmark: bool = True
-    data: DataRequest = DataRequest()
+    data: DataRequest = field(default_factory=DataRequest)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class OpenRun:
     @property
     def is_main(self) -> bool:
         """Whether this process writes files."""
-        return self.trainer.accelerator.is_main_process
+        return bool(self.trainer.accelerator.is_main_process)
 
     def once(self, work: Callable[[], None]) -> None:
         """Do something that writes files on the first process alone, while the others wait."""
@@ -58,6 +58,7 @@ def opened(request: TrainRequest | None, out: Path | None, resume: bool, events:
         request: what was asked for; None with ``resume`` takes everything from the run.
         out: the run folder, or None for a new name (with ``resume``: for the latest run).
         resume: go on with a run that is there.
+        events: who is told.
 
     Raises:
         RequestError: with everything that is wrong; nothing is left behind of a run that could not begin.

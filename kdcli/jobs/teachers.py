@@ -34,7 +34,7 @@ COFINETUNE = "cofinetune"
 def train_teachers(open_run: OpenRun) -> None:
     """Co-finetune the teachers that have no trained head (MT-BERT, stage 1); done once per run."""
     run, plan, task = open_run.folder, open_run.prepared.plan, open_run.prepared.task
-    stages = plan.stages_of(COFINETUNE)
+    stages = plan.stages_of("cofinetune")
     if not stages or run.teachers.is_dir():
         return
     bare = plan.to_cofinetune

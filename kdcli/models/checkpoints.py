@@ -114,9 +114,9 @@ def describe(reference: Reference) -> Checkpoint:
     path = Path(reference.checkpoint)
     if path.is_dir():
         return _describe_folder(reference, path)
-    if _HUB_ID.fullmatch(reference.checkpoint) and not reference.checkpoint.startswith((".", "/", "~")):
-        if not path.parent.is_dir() or reference.checkpoint in ALIASES.values():
-            return _describe_folder(reference, _fetch_small_files(reference), on_hub=True)
+    looks_like_id = _HUB_ID.fullmatch(reference.checkpoint) and not reference.checkpoint.startswith((".", "/", "~"))
+    if looks_like_id and (not path.parent.is_dir() or reference.checkpoint in ALIASES.values()):
+        return _describe_folder(reference, _fetch_small_files(reference), on_hub=True)
     raise _unknown(reference)
 
 

@@ -29,6 +29,7 @@ class AttentionPooling(nn.Module):
         self.query = nn.Linear(width, 1, bias=False)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Pool."""
         scores = self.query(torch.tanh(self.inner(states))).squeeze(-1).float()  # [B, L]
         weights = scores.masked_fill(mask == 0, float("-inf")).softmax(-1)
         return torch.bmm(weights[:, None, :].to(states.dtype), states).squeeze(1)
@@ -38,6 +39,7 @@ class ClsPooling(nn.Module):
     """The state of the first token. Shapes: states [B, L, D], mask [B, L] → [B, D]."""
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Pool."""
         return states[:, 0]
 
 
@@ -45,6 +47,7 @@ class MeanPooling(nn.Module):
     """The mean over real tokens. Shapes: states [B, L, D], mask [B, L] → [B, D]."""
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Pool."""
         real = mask[..., None].to(states.dtype)
         return (states * real).sum(1) / real.sum(1)
 

@@ -31,6 +31,12 @@ def estimate(
     taken from a short matrix product, of which a training loop reaches about a third.
 
     Args:
+        teachers: all of them.
+        student: or None, when teachers alone are trained.
+        stages: what is trained.
+        batch_size: samples per step.
+        dtype: of the matrix products.
+        device: where they run.
         tokens: mean tokens per sample.
         repeats: how often the student is trained (2 with a baseline, of which only one asks the teachers).
     """

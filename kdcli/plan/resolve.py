@@ -38,7 +38,7 @@ from kdcli.plan.request import TrainRequest
 from kdcli.recipe import catalogue, loading
 from kdcli.recipe.layers import LayerMapError, named_map, resolve
 from kdcli.recipe.loading import KeyPath, LoadedRecipe
-from kdcli.recipe.schema import FIRST_TEACHER, SCRATCH, HiddenMse, Recipe
+from kdcli.recipe.schema import FIRST_TEACHER, SCRATCH, HardLabels, HiddenMse, Recipe
 
 _SAMPLED_ROWS = 256
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "scikit-learn")
@@ -421,7 +421,7 @@ def _stages(request: TrainRequest, loaded: LoadedRecipe, task: Task, teachers: S
                 epochs=cofinetune.epochs,
                 steps=max(1, math.ceil(cofinetune.epochs * per_epoch)),
                 learning_rates={"body": cofinetune.learning_rate, "head": cofinetune.head_learning_rate},
-                terms=[{"loss": "hard-labels"}],  # type: ignore[list-item]
+                terms=[HardLabels(loss="hard-labels")],
             )
         )
     rates: dict[Literal["body", "head", "projection"], float] = {

@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {key: list(rules) for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
     list("-+0123456789"),
@@ -162,7 +162,7 @@ class _Builder:
             return [self.build(item, (*path, row), (*above, node)) for row, item in enumerate(node.value)]
         if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
             raise RequestError(Problem(here, f"the tag {node.tag} is not allowed", "plain text, numbers, lists, maps"))
-        return self.loader.construct_object(node)  # type: ignore[no-untyped-call]
+        return self.loader.construct_object(node)
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath, above: tuple[yaml.Node, ...]) -> dict[Key, Any]:
         result: dict[Key, Any] = {}
@@ -196,7 +196,9 @@ def _put(document: Document, override: Override) -> None:
     for depth, key in enumerate(override.path[:-1]):
         target = _child(target, key, override, depth, override.path[depth + 1])
     last = override.path[-1]
-    if (isinstance(target, list) and isinstance(last, int) and last < len(target)) or isinstance(target, dict):
+    if isinstance(target, dict):
+        target[last] = override.value
+    elif isinstance(target, list) and isinstance(last, int) and last < len(target):
         target[last] = override.value
     else:
         raise _no_such_place(override, len(override.path) - 1, target)
@@ -258,7 +260,9 @@ def _key_path(data: Any, location: tuple[Key, ...]) -> KeyPath:
     path: list[Key] = []
     for depth, key in enumerate(location):
         last = depth == len(location) - 1
-        if (isinstance(data, dict) and key in data) or (isinstance(data, list) and isinstance(key, int) and key < len(data)):
+        if isinstance(data, list) and isinstance(key, int) and key < len(data):
+            data = data[key]
+        elif isinstance(data, dict) and key in data:
             data = data[key]
         elif isinstance(key, str) and (key.startswith("<") or key == "[key]" or not last):
             continue
@@ -272,10 +276,16 @@ def _keys_at(path: KeyPath, data: Any) -> list[str]:
     """The keys that the schema knows in the block at ``path``."""
     annotation: Any = Recipe
     for key in path:
-        data = data[key] if isinstance(data, dict | list) else None
+        data = _at(data, key)
         annotation = _inside(annotation, key, data)
     model = _model(annotation, data)
     return [info.alias or name for name, info in model.model_fields.items()] if model else []
+
+
+def _at(data: Any, key: Key) -> Any:
+    if isinstance(data, list):
+        return data[key] if isinstance(key, int) and key < len(data) else None
+    return data.get(key) if isinstance(data, dict) else None
 
 
 def _inside(annotation: Any, key: Key, data: Any) -> Any:
