@@ -140,7 +140,8 @@ def show_plan(plan: object, json_output: bool) -> None:
     if json_output:
         typer.echo(plan.model_dump_json(indent=2, by_alias=True))
     else:
-        show(results(), *plan_view(plan))
+        console = results()
+        show(console, *plan_view(plan, console.width))
 
 
 def show_evaluation(evaluation: Evaluation, json_output: bool) -> None:

@@ -15,8 +15,10 @@ from kdcli.cli.progress import clock
 if TYPE_CHECKING:
     from kdcli.evaluation.comparison import Evaluation, ModelScore
     from kdcli.jobs.export import Export
-    from kdcli.plan.plan import Plan, StagePlan
+    from kdcli.plan.plan import Plan, StagePlan, StudentPlan, TeacherPlan
     from kdcli.recipe.schema import Loss
+
+_BEGINNINGS = {"cofinetune": "no head yet", "cofinetuned": "co-finetuned", "finetuned": "fine-tuned"}
 
 
 def show(console: Console, *parts: RenderableType) -> None:
@@ -84,9 +86,9 @@ def export_tables(done: Export) -> list[RenderableType]:
     return parts
 
 
-def plan_view(plan: Plan) -> list[RenderableType]:
-    """The whole plan: task, models, layer map, stages, cost."""
-    parts: list[RenderableType] = [_task_line(plan), _models_table(plan)]
+def plan_view(plan: Plan, width: int) -> list[RenderableType]:
+    """The whole plan: task, models, layer map, stages, cost; with fewer columns on a terminal of little width."""
+    parts: list[RenderableType] = [_task_line(plan), _models_table(plan, narrow=width < 90)]
     if plan.layer_maps:
         parts.append(_layer_picture(plan))
     parts.append(_stage_tree(plan))
@@ -113,25 +115,25 @@ def _task_line(plan: Plan) -> RenderableType:
     return Text.from_markup("\n".join(lines))
 
 
-def _models_table(plan: Plan) -> Table:
+def _models_table(plan: Plan, narrow: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model")
-    table.add_column("architecture")
-    for name in ("layers", "width", "heads", "vocab", "params"):
+    table.add_column("type")
+    names = ("layers", "width", "params") if narrow else ("layers", "width", "heads", "vocab", "params")
+    for name in names:
         table.add_column(name, justify="right")
     table.add_column("begins as")
-    for teacher in plan.teachers:
-        table.add_row(
-            f"teacher {teacher.name}", teacher.model_type, str(teacher.layers), str(teacher.width), str(teacher.heads),
-            str(teacher.vocabulary), _size(teacher.parameters), teacher.kind,
-        )  # fmt: skip
+    rows: list[tuple[str, TeacherPlan | StudentPlan, str]] = [
+        (f"teacher {teacher.name}", teacher, _BEGINNINGS[teacher.kind]) for teacher in plan.teachers
+    ]
     if plan.student is not None:
         student = plan.student
         copied = f"layers {_runs(student.copied_layers)} of {student.source}" if student.copied_layers else "random weights"
-        table.add_row(
-            "student", student.model_type, str(student.layers), str(student.width), str(student.heads),
-            str(student.vocabulary), _size(student.parameters), copied, style="bold green",
-        )  # fmt: skip
+        rows.append(("student", student, copied))
+    for label, model, beginning in rows:
+        sizes = [model.layers, model.width] if narrow else [model.layers, model.width, model.heads, model.vocabulary]
+        style = "bold green" if model is plan.student else ""
+        table.add_row(label, model.model_type, *map(str, sizes), _size(model.parameters), beginning, style=style)
     return table
 
 
@@ -177,6 +179,14 @@ def _stage_line(stage: StagePlan) -> str:
 
 def _term_line(term: Loss) -> str:
     details = ", ".join(
-        f"{key} {value}" for key, value in term.model_dump(exclude={"loss", "weight"}).items() if value is not None
+        f"{key.replace('_', ' ')} {_detail(value)}"
+        for key, value in term.model_dump(exclude={"loss", "weight"}, exclude_none=True).items()
+        if value is not False
     )
     return f"{term.loss} × {term.weight:g}" + (f" ({details})" if details else "")
+
+
+def _detail(value: object) -> str:
+    if isinstance(value, dict):
+        return " and ".join(str(part) for part in value.values())
+    return f"{value:g}" if isinstance(value, float) else str(value)

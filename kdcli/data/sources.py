@@ -360,10 +360,28 @@ def _hub_tables(request: DataRequest) -> dict[str, _Table]:
     return tables
 
 
+def _go_offline_without_connection(name: str) -> None:
+    """Look once whether the Hub answers; where it does not, only its cache on this machine is asked, without retries."""
+    import datasets
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        HfApi().dataset_info(name, timeout=10)
+    except HfHubHTTPError:  # the Hub answered; what it said is reported by the loading
+        return
+    except Exception:  # the HTTP client raises many types without a connection
+        constants.HF_HUB_OFFLINE = True
+        datasets.config.HF_HUB_OFFLINE = True
+
+
 def _hub_columns(name: str, configuration: str | None, split: str, flag: str) -> Columns:
     """One split of a Hub dataset, class indices as class names. Raises KeyError where the split does not exist."""
     import datasets
 
+    _go_offline_without_connection(name)
     try:
         available = datasets.get_dataset_split_names(name, configuration)
         if split not in available:

@@ -18,7 +18,7 @@ from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.metrics import check_metric
 from kdcli.files import whole_folder
 from kdcli.jobs.run_folder import RunFolder
-from kdcli.models.checkpoints import ALIASES, Reference, parse_references
+from kdcli.models.checkpoints import ALIASES, Reference, describe, parse_references
 from kdcli.models.starter import STARTER_TEACHERS, write_starter_teacher
 from kdcli.models.student import parse_size
 from kdcli.plan.plan import Plan
@@ -117,6 +117,8 @@ def _starter_references(references: list[Reference], run: RunFolder, events: Eve
                     remedy="give --task or --data to distill the real model",
                 )
             )
+        if reference.checkpoint not in names:
+            describe(reference)
     wanted = sorted({names[reference.checkpoint] for reference in references if reference.checkpoint in names})
     events.emit(
         Note("no --task and no --data: the starter task (which library is a docstring from?), made from text on this machine")

@@ -76,7 +76,7 @@ class RunFolder:
 
     def write_plan(self, plan: Plan) -> None:
         """Keep the plan as YAML."""
-        text = yaml.safe_dump(plan.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=120)
+        text = yaml.safe_dump(plan.model_dump(by_alias=True), sort_keys=False, allow_unicode=True, width=120)
         write_text(self.plan, text)
 
     def read_plan(self) -> Plan:

@@ -123,7 +123,7 @@ def describe(reference: Reference) -> Checkpoint:
 def _unknown(reference: Reference) -> RequestError:
     where = f"{reference.flag} {reference.checkpoint}"
     if "/" in reference.checkpoint or reference.checkpoint.startswith("."):
-        return RequestError(Problem(where, "there is no such folder", remedy="check the path; it is taken from here"))
+        return RequestError(Problem(where, "there is no such folder", remedy=f"relative paths begin at {Path.cwd()}"))
     return RequestError(
         Problem(
             where,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdcli.errors import Problem, RequestError, did_you_mean
 
-DEFAULT_RECIPE = "mt-bert"
+DEFAULT_RECIPE = "kdcli"
 BASELINE_RECIPE = "finetune"
 
 _PACKAGE = Path(__file__).resolve().parent

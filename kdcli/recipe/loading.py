@@ -124,7 +124,7 @@ def loads(text: str, origin: str, overrides: Sequence[Override] = ()) -> LoadedR
     try:
         return LoadedRecipe(Recipe.model_validate(document.data), document)
     except ValidationError as error:
-        raise RequestError([_problem(document, detail) for detail in error.errors()]) from error
+        raise RequestError(_problems(document, error.errors())) from error
 
 
 def _parse(text: str, origin: str) -> Document:
@@ -221,6 +221,16 @@ def _no_such_place(override: Override, depth: int, target: Any) -> RequestError:
     return RequestError(Problem(override.flag, f"there is no {override.path[depth]!r} in {inside}{size}", found=_brief(target)))
 
 
+def _problems(document: Document, details: Sequence[Any]) -> list[Problem]:
+    """All findings; a key that is missing because it is misspelt beside it is told once, as the misspelling."""
+    problems = [_problem(document, detail) for detail in details]
+    meant = set()
+    for detail, problem in zip(details, problems, strict=True):
+        if detail["type"] == "extra_forbidden" and problem.remedy:
+            meant.add((*detail["loc"][:-1], problem.remedy.split("'")[1]))
+    return [problem for detail, problem in zip(details, problems, strict=True) if detail["loc"] not in meant]
+
+
 def _problem(document: Document, detail: Any) -> Problem:
     """One of pydantic's findings in kdcli's words."""
     path = _key_path(document.data, detail["loc"])
@@ -276,8 +286,7 @@ def _keys_at(path: KeyPath, data: Any) -> list[str]:
     """The keys that the schema knows in the block at ``path``."""
     annotation: Any = Recipe
     for key in path:
-        data = _at(data, key)
-        annotation = _inside(annotation, key, data)
+        annotation, data = _inside(annotation, key, data), _at(data, key)
     model = _model(annotation, data)
     return [info.alias or name for name, info in model.model_fields.items()] if model else []
 
