@@ -90,8 +90,11 @@ def cofinetune(
         if dry_run:
             if request is None:
                 raise RequestError(Problem("--dry-run", "does not go with --resume alone", remedy="name the teachers"))
-            show_plan(dry_plan(request, events), json_output)
+            plan = dry_plan(request, events)
+            events.emit_finished()
+            show_plan(plan, json_output)
             return
         run, evaluation = run_job(request, events, out, resume)
+        events.emit_finished()
         show_evaluation(evaluation, json_output)
         events.emit_note(f"teachers: {run.teachers}; use them with kdcli distill --teachers {run.path} --student …")

@@ -123,9 +123,11 @@ def distill(
                     Problem("--dry-run", "does not go with --resume alone", remedy="name the teachers and the student")
                 )
             plan = dry_plan(request, events)
+            events.emit_finished()
             show_plan(plan, json_output)
             return
         run, evaluation = run_job(request, events, out, resume)
+        events.emit_finished()
         show_evaluation(evaluation, json_output)
         events.emit_note(f"student: {run.student}")
         check_gates(evaluation, min_score, min_retention)

@@ -63,5 +63,6 @@ def evaluate(
             text_pair_column=text_pair_column, label_column=label_column, metric=metric,
         )  # fmt: skip
         evaluation = run_job(EvaluateRequest(target, given, split.value if split else None, max_length, device.value), events)
+        events.emit_finished()
         show_evaluation(evaluation, json_output)
         check_gates(evaluation, min_score, min_retention)

@@ -52,6 +52,7 @@ def export(
             text_pair_column=text_pair_column, label_column=label_column,
         )  # fmt: skip
         done = run_job(ExportRequest(target, out, benchmark, request), events)
+        events.emit_finished()
         if json_output:
             typer.echo(json.dumps(done.as_data(), indent=2))
         else:

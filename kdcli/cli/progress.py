@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from kdcli.engine.events import (
     Evaluated,
     Event,
+    Finished,
     Note,
     PhaseDone,
     PhaseStarted,
@@ -110,6 +111,9 @@ class BarDisplay:
             self.console.print(f"  {_scores(event)}")
         elif isinstance(event, PhaseDone):
             self._replace("", None, 0, "")
+        elif isinstance(event, Finished):
+            self._replace("", None, 0, "")
+            self.progress.stop()
 
     def _replace(self, description: str, total: int | None, completed: int, status: str) -> None:
         if self.task is not None:
@@ -117,7 +121,7 @@ class BarDisplay:
             self.task = None
         if description:
             self.console.print(f"[bold]{description}[/]")
-            name = description if len(description) <= 24 else ""
+            name = description if len(description) <= 24 and self.console.width >= 80 else ""
             self.task = self.progress.add_task(name, total=total, completed=completed, status=status)
 
 
@@ -152,7 +156,7 @@ class LineDisplay:
 
 def _print_note(console: Console, note: Note) -> None:
     mark = "[yellow]warning[/]  " if note.warning else ""
-    console.print(mark + escape(note.text), soft_wrap=True)
+    console.print(mark + escape(note.text), soft_wrap=not console.is_terminal)
 
 
 def _scores(event: Evaluated) -> str:

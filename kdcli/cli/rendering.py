@@ -55,7 +55,9 @@ def _label(model: ModelScore) -> str:
 
 
 def _size(parameters: int | None) -> str:
-    return "" if parameters is None else f"{parameters / 1e6:.1f}M"
+    if parameters is None:
+        return ""
+    return f"{parameters / 1e6:.1f}M" if parameters >= 1e5 else f"{parameters / 1e3:.0f}k"
 
 
 def export_tables(done: Export) -> list[RenderableType]:

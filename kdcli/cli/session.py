@@ -97,7 +97,7 @@ def refuse(flag: str, what: str, remedy: str = "") -> typer.Exit:
 
 
 def _say(console: Console, kind: str, text: str, colour: str) -> None:
-    console.print(f"[bold {colour}]{kind}[/]  {escape(text)}", soft_wrap=True)
+    console.print(f"[bold {colour}]{kind}[/]  {escape(text)}", soft_wrap=not console.is_terminal)
 
 
 def _exit(error: KdcliError) -> None:

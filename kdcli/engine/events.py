@@ -90,6 +90,11 @@ class PhaseDone(Event):
 Listener = Callable[[Event], None]
 
 
+@dataclass(frozen=True)
+class Finished(Event):
+    """All work is done; what follows are results."""
+
+
 class Events:
     """Hands each event to every listener, in order."""
 
@@ -104,6 +109,10 @@ class Events:
         """Tell everybody."""
         for listener in self._listeners:
             listener(event)
+
+    def emit_finished(self) -> None:
+        """Tell everybody that the work is done."""
+        self.emit(Finished())
 
     def emit_note(self, text: str) -> None:
         """Tell everybody a sentence."""
