@@ -19,7 +19,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        old = path.with_name(f".{path.name}.old")
+        old = _set_aside(recovered(path))
         shutil.rmtree(old, ignore_errors=True)
         if path.exists():
             path.rename(old)
@@ -27,6 +27,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def recovered(path: Path) -> Path:
+    """The folder, put back into its place if a kill fell between the two renames of :func:`whole_folder`."""
+    if not path.exists() and _set_aside(path).is_dir():
+        _set_aside(path).rename(path)
+    return path
+
+
+def _set_aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdcli.errors import RunFailedError
-from kdcli.files import whole_folder, write_json
+from kdcli.files import recovered, whole_folder, write_json
 
 _STATE = "state.pt"
 
@@ -73,7 +73,7 @@ def load(folder: Path) -> State | None:
     Raises:
         RunFailedError: there is one, and it cannot be read.
     """
-    path = folder / _STATE
+    path = recovered(folder) / _STATE
     if not path.is_file():
         return None
     try:

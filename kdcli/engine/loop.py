@@ -249,9 +249,11 @@ class _StageRun:
         culprits = set()
         for batch in micro_batches:
             answers = self.phase.ensemble(batch) if self.phase.ensemble is not None else {}
-            parts = (self.objective(batch, answers) / counts).split([term.parts for term in self.stage.terms])
-            for term, values in zip(self.stage.terms, parts, strict=True):
-                gradients = torch.autograd.grad(values.sum(), self.parameters, retain_graph=True, allow_unused=True)
+            outputs = {**answers, **self.phase.learner(batch)}
+            shares = torch.split(counts, [term.parts for term in self.stage.terms])
+            for term, share in zip(self.stage.terms, shares, strict=True):
+                value = (term(batch, outputs) / share).sum() * term.weight
+                gradients = torch.autograd.grad(value, self.parameters, retain_graph=True, allow_unused=True)
                 if not all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None):
                     culprits.add(term.name)
         return sorted(culprits)
@@ -271,11 +273,12 @@ class _StageRun:
         if step % self.log_every == 0 or step == self.stage.steps:
             self._log(total_step)
         at_end = step == self.stage.steps
-        if at_end or (step % self.evaluate_every == 0 and self.stage.steps - step >= self.evaluate_every // 2):
+        evaluates = at_end or (step % self.evaluate_every == 0 and self.stage.steps - step >= self.evaluate_every // 2)
+        if evaluates:
             self._evaluate(total_step)
             self._save(total_step)
         if self._stop_asked():
-            if not (at_end or step % self.evaluate_every == 0):
+            if not evaluates:
                 self._save(total_step)
             raise InterruptedRunError(
                 f"stopped at step {total_step} of {phase.steps} ({phase.title}); the state is saved, --resume goes on"

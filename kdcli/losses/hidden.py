@@ -54,7 +54,7 @@ class HiddenMseTerm(Term):
             for name, rows in self.pairs.items():
                 ends = teacher_widths[name], student_width
                 begin, end = ends if side == "teacher" else ends[::-1]
-                for key in {self._key(name, row) for row in rows}:
+                for key in dict.fromkeys(self._key(name, row) for row in rows):
                     self.projections[key] = _projection(begin, end)
 
     def _key(self, teacher: str, student_layer: int) -> str:

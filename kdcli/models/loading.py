@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from kdcli.errors import Problem, RequestError
@@ -34,6 +35,13 @@ def load_encoder(folder: Path) -> nn.Module:
     """The bare encoder of a checkpoint folder, in fp32."""
     from transformers import AutoModel
 
+    return _load(AutoModel, folder)[0]
+
+
+def load_encoder_and_gaps(folder: Path) -> tuple[nn.Module, frozenset[str]]:
+    """The bare encoder, and the names of its parameters that the checkpoint does not have (they are random)."""
+    from transformers import AutoModel
+
     return _load(AutoModel, folder)
 
 
@@ -45,34 +53,35 @@ def load_classifier(folder: Path) -> nn.Module:
     """
     from transformers import AutoModelForSequenceClassification
 
-    return _load(AutoModelForSequenceClassification, folder, whole=True)
-
-
-def _load(factory: Any, folder: Path, whole: bool = False) -> nn.Module:
-    quiet_transformers()
-    try:
-        model, report = factory.from_pretrained(
-            folder,
-            trust_remote_code=False,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise RequestError(
-            Problem(str(folder), "the weights cannot be loaded", found=str(error).splitlines()[0][:200])
-        ) from error
-    missing = sorted(report["missing_keys"])
-    if whole and missing:
+    model, missing = _load(AutoModelForSequenceClassification, folder)
+    if missing:
         raise RequestError(
             Problem(
                 str(folder),
                 "the checkpoint has no trained classification head",
                 "weights for every part of the model",
-                "missing: " + ", ".join(missing[:4]),
+                "missing: " + ", ".join(sorted(missing)[:4]),
                 "fine-tune it first, or name it as a teacher: kdcli co-finetunes bare encoders",
             )
         )
-    loaded: nn.Module = model
-    return loaded
+    return model
+
+
+def _load(factory: Any, folder: Path) -> tuple[nn.Module, frozenset[str]]:
+    """A model and what its checkpoint lacks; the process's random numbers are left as they were."""
+    quiet_transformers()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model, report = factory.from_pretrained(
+                folder,
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise RequestError(
+            Problem(str(folder), "the weights cannot be loaded", found=str(error).splitlines()[0][:200])
+        ) from error
+    return model, frozenset(report["missing_keys"])

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from kdcli.data.batching import Batch
 from kdcli.errors import Problem, RequestError
 from kdcli.models.capture import hidden_states
-from kdcli.models.loading import load_encoder, quiet_transformers
+from kdcli.models.loading import load_encoder_and_gaps, quiet_transformers
 from kdcli.models.output import Output
 
 STUDENT = "student"
@@ -74,9 +74,12 @@ def student_config(source: Any, size: Size, chosen_layers: Sequence[int], labels
     if kinds:
         config.layer_types = [kinds[row % len(kinds)] for row in rows]
     if size.width is not None and size.width != source.hidden_size:
-        config.intermediate_size = round(source.intermediate_size * size.width / source.hidden_size)
-        if getattr(config, "embedding_size", None) == source.hidden_size:
-            config.embedding_size = size.width
+        for name in ("intermediate_size", "hidden_dim"):
+            if name in vars(config):
+                setattr(config, name, round(getattr(source, name) * size.width / source.hidden_size))
+        for name in ("embedding_size", "pooler_hidden_size"):
+            if getattr(config, name, None) == source.hidden_size:
+                setattr(config, name, size.width)
         config.hidden_size = size.width
     config.num_attention_heads = size.heads or fitting_heads(config.hidden_size, source.num_attention_heads)
     config.id2label = dict(enumerate(labels))
@@ -121,7 +124,8 @@ def build_student(config: Any, source: Path | None, chosen_layers: Sequence[int]
     model.float()
     copied: set[str] = set()
     if source is not None:
-        weights = load_encoder(source).state_dict()
+        encoder, invented = load_encoder_and_gaps(source)
+        weights = {name: tensor for name, tensor in encoder.state_dict().items() if name not in invented}
         base: nn.Module = model.base_model
         own = base.state_dict()
         for name in own:

@@ -81,7 +81,10 @@ class Teacher(nn.Module):
     def parameter_count(self) -> int:
         """Parameters that take part in an answer."""
         own = sum(parameter.numel() for parameter in self.model.parameters())
-        return own + (sum(p.numel() for p in self.head.parameters()) if self.head is not None else 0)
+        if self.head is None:
+            return own
+        parts = (self.head.inputs[self.name], self.head.pooling, self.head.prediction)
+        return own + sum(parameter.numel() for part in parts for parameter in part.parameters())
 
     @torch.no_grad()
     def forward(self, inputs: dict[str, Tensor], layers: Iterable[int] = ()) -> Output:

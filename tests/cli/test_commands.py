@@ -91,7 +91,9 @@ def test_cofinetune_then_distill_with_its_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     quick = [word for word in QUICK if not word.startswith("student.")]
-    quick = [word for place, word in enumerate(quick) if not (word == "--teacher-epochs" or quick[place - 1] == "--teacher-epochs")]
+    quick = [
+        word for place, word in enumerate(quick) if not (word == "--teacher-epochs" or quick[place - 1] == "--teacher-epochs")
+    ]
     quick = [word for place, word in enumerate(quick) if place < len(quick) - 1 or word != "--set"]
     teachers = f"bert={tiny_bert},{tiny_roberta}"
     done = kdcli("cofinetune", "--teachers", teachers, "--data", tiny_data, "--out", "teachers", *quick)
@@ -191,9 +193,7 @@ def test_version_and_help_of_every_command() -> None:
         assert done.stdout.count(f"kdcli {command}") >= 2
 
 
-def test_ctrl_c_exits_with_130_and_resume_finishes(
-    tiny_bert: Path, tiny_roberta: Path, tmp_path: Path
-) -> None:
+def test_ctrl_c_exits_with_130_and_resume_finishes(tiny_bert: Path, tiny_roberta: Path, tmp_path: Path) -> None:
     lines = [json.dumps({"text": text, "label": label}) for text, label in sentences(400, 3)]
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
     command = [sys.executable, "-m", "kdcli", "distill"]
@@ -211,7 +211,12 @@ def test_ctrl_c_exits_with_130_and_resume_finishes(
     assert "--resume" in said
     assert "Traceback" not in said
     again = subprocess.run(
-        [*command, "--resume", "--out", "run", "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [*command, "--resume", "--out", "run", "--json"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["models"][0]["role"] == "student"

@@ -206,9 +206,7 @@ def test_finetune_recipe_trains_without_asking_teachers(request_for_tiny: TrainR
 
 
 def test_mt_bert_recipe_projects_the_teachers(request_for_tiny: TrainRequest, tiny_run: TinyRun, tmp_path: Path) -> None:
-    request = request_for_tiny.model_copy(
-        update={"recipe": "mt-bert", "teachers": str(tiny_run[0]), "baseline": False}
-    )
+    request = request_for_tiny.model_copy(update={"recipe": "mt-bert", "teachers": str(tiny_run[0]), "baseline": False})
     run, evaluation = distill(request, Events(), tmp_path / "run")
     assert run.read_plan().recipe.stages[0].objective[2].model_dump()["projection"]["side"] == "teacher"
     assert evaluation.student.scores["accuracy"] > 0.8
@@ -227,6 +225,7 @@ def test_pairs_of_texts_are_distilled(tiny_bert: Path, tiny_roberta: Path, tmp_p
             Override.parse("training.learning_rate=3e-3"),
             Override.parse("teachers.cofinetune.learning_rate=3e-3"),
             Override.parse("training.precision=fp32"),
+            Override.parse("student.init.weights=finetuned"),
         ),
         device="cpu",
     )

@@ -32,7 +32,9 @@ def test_export_folder_has_the_layout_of_the_ecosystem(exported: Path) -> None:
     assert {"config.json", "tokenizer.json", "tokenizer_config.json", "onnx/model.onnx", "benchmark.json"} <= names
 
 
-@pytest.mark.parametrize("words", [["great film"], ["The plot was awful, the actor hopeless!"] * 3 + ["a"], ["music " * 60, "b"]])
+@pytest.mark.parametrize(
+    "words", [["great film"], ["The plot was awful, the actor hopeless!"] * 3 + ["a"], ["music " * 60, "b"]]
+)
 def test_onnx_equals_torch_at_shapes_it_was_not_traced_with(words: list[str], exported: Path, tiny_run: TinyRun) -> None:
     tokenizer = AutoTokenizer.from_pretrained(exported)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_run[0] / "student").eval()

@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from random_samples import TEACHERS, WIDTHS, Array, RandomSamples, value, value_of_parts
 
 from kdcli.losses.hidden import HiddenMseTerm
 from kdcli.models.student import STUDENT
+from tests.losses.random_samples import TEACHERS, WIDTHS, Array, RandomSamples, value, value_of_parts
 
 PAIRS = {"bert": {1: 2, 2: 4}, "roberta": {0: 0, 1: 1, 2: 3}}
 TEACHER_WIDTHS = {name: WIDTHS[name] for name in TEACHERS}

@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from random_samples import CLASSES, TEACHERS, Array, RandomSamples, value, value_of_parts
 
 from kdcli.errors import RequestError
 from kdcli.losses.labels import HardLabelsTerm, SoftLabelsTerm
 from kdcli.losses.term import Term
 from kdcli.models.output import Output
 from kdcli.models.student import STUDENT
+from tests.losses.random_samples import CLASSES, TEACHERS, Array, RandomSamples, value, value_of_parts
 
 Weighting = Literal["inverse-error", "uniform"]
 SOFT = [(1.0, False, "inverse-error"), (1.0, False, "uniform"), (2.5, False, "inverse-error"), (4.0, True, "uniform")]

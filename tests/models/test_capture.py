@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import LAYERS, NAMES, encoder, inputs
 from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from kdcli.errors import RequestError
 from kdcli.models.capture import blocks, hidden_states
+from tests.models.architectures import LAYERS, NAMES, encoder, inputs
 
 
 def hooks(model: nn.Module) -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from architectures import NAMES, encoder
 from transformers import BertForSequenceClassification
 
 from kdcli.errors import RequestError
@@ -16,6 +15,7 @@ from kdcli.models.checkpoints import ALIASES, Reference, describe, parse_referen
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_classifier, load_encoder, load_tokenizer
 from kdcli.models.teachers import CofinetunedTeachers
+from tests.models.architectures import NAMES, encoder
 
 
 def reference(folder: Path | str) -> Reference:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from architectures import NAMES, VOCABULARY, checkpoint, encoder, inputs
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -38,6 +37,7 @@ from kdcli.models.student import (
     save_student,
     student_config,
 )
+from tests.models.architectures import NAMES, VOCABULARY, checkpoint, encoder, inputs
 
 LABELS = ("bad", "fair", "good")
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import checkpoint, encoder, inputs
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from kdcli.data.batching import Batch, Samples
@@ -17,6 +16,7 @@ from kdcli.errors import RequestError
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_encoder, load_tokenizer
 from kdcli.models.teachers import CofinetunedTeachers, Ensemble, Teacher
+from tests.models.architectures import checkpoint, encoder, inputs
 
 LABELS = ("negative", "positive", "neither")
 WIDTHS = {"bert": 32, "roberta": 48}
