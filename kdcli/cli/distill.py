@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdcli.cli import options
-from kdcli.cli.session import results, session
+from kdcli.cli.session import print_document, results, session
 from kdcli.recipe.catalogue import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def show_plan(plan: object, json_output: bool) -> None:
 
     assert isinstance(plan, Plan)
     if json_output:
-        typer.echo(plan.model_dump_json(indent=2, by_alias=True))
+        print_document(plan.model_dump_json(indent=2, by_alias=True))
     else:
         console = results()
         show(console, *plan_view(plan, console.width))
@@ -151,7 +151,7 @@ def show_evaluation(evaluation: Evaluation, json_output: bool) -> None:
     from kdcli.cli.rendering import evaluation_table, show
 
     if json_output:
-        typer.echo(evaluation.model_dump_json(indent=2))
+        print_document(evaluation.model_dump_json(indent=2))
     else:
         show(results(), evaluation_table(evaluation))
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kdcli.cli import options
-from kdcli.cli.session import results, session
+from kdcli.cli.session import print_document, results, session
 
 EXAMPLES = """Examples:
 
@@ -54,6 +54,6 @@ def export(
         done = run_job(ExportRequest(target, out, benchmark, request), events)
         events.emit_finished()
         if json_output:
-            typer.echo(json.dumps(done.as_data(), indent=2))
+            print_document(json.dumps(done.as_data(), indent=2))
         else:
             show(results(), *export_tables(done))

@@ -28,14 +28,25 @@ if TYPE_CHECKING:
 DEBUG = "KDCLI_DEBUG"
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that speaks; ``accelerate launch`` tells each its rank."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def results() -> Console:
     """Where tables go: standard output."""
-    return Console(highlight=False, soft_wrap=False)
+    return Console(highlight=False, quiet=not is_first_process())
 
 
 def messages() -> Console:
     """Where progress and errors go: standard error."""
     return Console(stderr=True, highlight=False)
+
+
+def print_document(text: str) -> None:
+    """Print one JSON document to standard output."""
+    if is_first_process():
+        typer.echo(text)
 
 
 @contextmanager
@@ -51,14 +62,15 @@ def session(quiet: bool = False) -> Iterator[Events]:
         from kdcli.cli.progress import progress_display
         from kdcli.engine.events import Events
 
-        with progress_display(console, quiet) as listener:
+        with progress_display(console, quiet or not is_first_process()) as listener:
             yield Events([listener])
     except RequestError as error:
-        for problem in error.problems:
+        for problem in error.problems if is_first_process() else ():
             _say(console, "error", str(problem), "red")
         _exit(error)
     except (GateError, InterruptedRunError) as error:
-        _say(console, "gate" if isinstance(error, GateError) else "stopped", str(error), "yellow")
+        if is_first_process():
+            _say(console, "gate" if isinstance(error, GateError) else "stopped", str(error), "yellow")
         _exit(error)
     except KdcliError as error:
         _say(console, "failed", str(error), "red")
@@ -86,14 +98,6 @@ def session(quiet: bool = False) -> Iterator[Events]:
             "red",
         )
         raise typer.Exit(EXIT_FAILED) from None
-
-
-def refuse(flag: str, what: str, remedy: str = "") -> typer.Exit:
-    """Say that a flag is wrong; returns the exit to raise."""
-    from kdcli.errors import Problem
-
-    _say(messages(), "error", str(Problem(flag, what, remedy=remedy)), "red")
-    return typer.Exit(EXIT_REQUEST)
 
 
 def _say(console: Console, kind: str, text: str, colour: str) -> None:

@@ -17,10 +17,24 @@ from kdcli import __version__
 from kdcli.cli.main import app
 from tests.conftest import sentences
 
-QUICK = (
-    "--epochs 3 --teacher-epochs 3 --batch-size 16 --learning-rate 3e-3 --precision fp32 --device cpu "
-    "--set teachers.cofinetune.learning_rate=3e-3 --set student.init.weights=finetuned"
-).split()
+QUICK = [
+    "--epochs",
+    "3",
+    "--teacher-epochs",
+    "3",
+    "--batch-size",
+    "16",
+    "--learning-rate",
+    "3e-3",
+    "--precision",
+    "fp32",
+    "--device",
+    "cpu",
+    "--set",
+    "teachers.cofinetune.learning_rate=3e-3",
+    "--set",
+    "student.init.weights=finetuned",
+]
 
 
 def kdcli(*words: str | Path) -> Result:
@@ -220,6 +234,32 @@ def test_ctrl_c_exits_with_130_and_resume_finishes(tiny_bert: Path, tiny_roberta
     )
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["models"][0]["role"] == "student"
+
+
+def test_starter_task_works_offline_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    brief = ["--epochs", "0.1", "--teacher-epochs", "0.1", "--allow-weak-teachers", "--no-baseline"]
+    done = kdcli("distill", "--teachers", "bert,roberta", "--student", "4L", *brief)
+    assert done.exit_code == 0, done.output
+    assert "starter task" in done.stderr.splitlines()[0]
+    assert "a small roberta made for the starter task, not the pre-trained model" in done.stderr
+    assert (tmp_path / "runs" / "latest" / "starter" / "data" / "train.jsonl").is_file()
+    scored = kdcli("evaluate", "--json")
+    assert json.loads(scored.stdout)["rows"] == 960
+    exported = kdcli("export", "--onnx", "--no-benchmark")
+    assert exported.exit_code == 0, exported.output
+
+
+def test_two_processes_speak_with_one_voice(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"]
+    teachers = f"bert={tiny_bert},roberta={tiny_roberta}"
+    words = ["-m", "kdcli", "distill", "--teachers", teachers, "--student", "2L", "--data", str(tiny_data), *QUICK, "--json"]
+    done = subprocess.run([*launch, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["models"][0]["role"] == "student"
+    assert done.stderr.count("distilling the student") == 1
+    assert len([path for path in (tmp_path / "runs").iterdir() if not path.is_symlink()]) == 1
 
 
 def test_output_into_a_closed_pipe_ends_quietly(finished: tuple[Path, Result]) -> None:

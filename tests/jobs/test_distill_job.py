@@ -20,6 +20,7 @@ from kdcli.jobs.distill import distill
 from kdcli.jobs.evaluate import EvaluateRequest, evaluate
 from kdcli.plan.request import TrainRequest
 from kdcli.recipe.loading import Override
+from tests.jobs.conftest import QUICK
 
 TinyRun = tuple[Path, list[Event]]
 
@@ -30,7 +31,7 @@ def test_run_folder_holds_everything_and_nothing_half_written(tiny_run: TinyRun)
     assert {"plan.yaml", "metrics.jsonl", "teachers", "student", "baseline", "checkpoints", "evaluation.json"} <= names
     assert {path.name for path in (run / "teachers").iterdir()} == {"bert", "roberta", "head.json", "head.safetensors"}
     assert (run / "student" / "README.md").is_file()
-    assert not [path for path in run.rglob(".*.partial")]
+    assert not list(run.rglob(".*.partial"))
 
 
 def test_student_learns_the_task_from_its_teachers(tiny_run: TinyRun) -> None:
@@ -221,12 +222,7 @@ def test_pairs_of_texts_are_distilled(tiny_bert: Path, tiny_roberta: Path, tmp_p
         teachers=f"bert={tiny_bert},roberta={tiny_roberta}",
         student="2L",
         data=DataRequest(data=str(tmp_path / "train.tsv"), eval=str(tmp_path / "train.tsv")),
-        overrides=(
-            Override.parse("training.learning_rate=3e-3"),
-            Override.parse("teachers.cofinetune.learning_rate=3e-3"),
-            Override.parse("training.precision=fp32"),
-            Override.parse("student.init.weights=finetuned"),
-        ),
+        overrides=(*QUICK, Override.parse("stages.0.epochs=10")),
         device="cpu",
     )
     run, evaluation = distill(request, Events(), tmp_path / "run")

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdcli.engine.events import Event, Events
 from kdcli.errors import GateError, RequestError
+from kdcli.export.graph import write_graph
 from kdcli.jobs import export as export_job
 from kdcli.jobs.export import ExportRequest, export
 
@@ -71,7 +72,7 @@ def test_benchmark_times_every_teacher_and_both_engines_on_equal_threads(exporte
 def test_file_that_differs_from_the_model_is_not_kept(
     tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = export_job.write_graph
+    honest = write_graph
 
     def write_another_model(model: torch.nn.Module, *more: object) -> None:
         spoiled = AutoModelForSequenceClassification.from_pretrained(tiny_run[0] / "student").eval()
