@@ -15,7 +15,6 @@ from rich.markup import escape
 from kdcli.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
-    EXIT_REQUEST,
     GateError,
     InterruptedRunError,
     KdcliError,

@@ -25,6 +25,7 @@ class Columns:
         fingerprint: first 16 hex digits of the file's sha256.
         lines: the line of each row in the file.
         skipped: lines with the wrong number of fields that were left out.
+        nulls: column → the first line without a value, for kinds of files that tell nothing from empty text.
     """
 
     cells: dict[str, list[str]]
@@ -32,6 +33,7 @@ class Columns:
     fingerprint: str
     lines: list[int]
     skipped: list[int] = field(default_factory=list)
+    nulls: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -111,12 +113,7 @@ def _read_json_lines(path: Path) -> Columns:
         records.append(record)
         lines.append(line)
     names = list(records[0]) if records else []
-    for line, record in zip(lines, records, strict=True):
-        for name in names:
-            if record.get(name) is None:
-                raise RequestError(Problem(f"{path}:{line}", f"the key {name!r} is missing or null"))
-    cells = {name: [_as_text(record[name]) for record in records] for name in names}
-    return Columns(cells, str(path), fingerprint(path), lines)
+    return _from_values({name: [record.get(name) for record in records] for name in names}, path, lines)
 
 
 def _records(path: Path) -> Iterator[tuple[int, object]]:
@@ -126,14 +123,15 @@ def _records(path: Path) -> Iterator[tuple[int, object]]:
         if text.lstrip().startswith("["):
             yield from ((row + 1, record) for row, record in enumerate(json.loads(text)))
             return
-    except json.JSONDecodeError as error:
-        raise RequestError(Problem(f"{path}:{error.lineno}", f"is not valid JSON: {error.msg}")) from error
+    except (ValueError, RecursionError) as error:
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise RequestError(Problem(f"{path}{line}", f"is not valid JSON: {error}")) from error
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise RequestError(Problem(f"{path}:{number}", f"is not valid JSON: {error.msg}")) from error
+            except (ValueError, RecursionError) as error:
+                raise RequestError(Problem(f"{path}:{number}", f"is not valid JSON: {error}")) from error
 
 
 def _read_parquet(path: Path) -> Columns:
@@ -144,8 +142,15 @@ def _read_parquet(path: Path) -> Columns:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
         raise RequestError(Problem(str(path), "is not a Parquet file", found=str(error))) from error
-    cells = {name: [_as_text(cell) for cell in table.column(name).to_pylist()] for name in table.column_names}
-    return Columns(cells, str(path), fingerprint(path), list(range(1, table.num_rows + 1)))
+    values = {name: table.column(name).to_pylist() for name in table.column_names}
+    return _from_values(values, path, list(range(1, table.num_rows + 1)))
+
+
+def _from_values(values: dict[str, list[object]], path: Path, lines: list[int]) -> Columns:
+    """Cells of any kind as text, noting the first null of each column."""
+    nulls = {name: lines[cells.index(None)] for name, cells in values.items() if None in cells}
+    texts = {name: [_as_text(cell) for cell in cells] for name, cells in values.items()}
+    return Columns(texts, str(path), fingerprint(path), lines, nulls=nulls)
 
 
 def _as_text(cell: object) -> str:

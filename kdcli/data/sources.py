@@ -208,6 +208,8 @@ def _table(columns: Columns, text: str, pair: str | None, label: str, request: D
                     remedy=f"{flag} " + (_nearest(name, list(columns.cells))),
                 )
             )
+        if name in columns.nulls:
+            raise RequestError(Problem(f"{columns.source}:{columns.nulls[name]}", f"the value of {name!r} is missing or null"))
     return _Table(columns, text, pair, label)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,8 @@ class TokenView:
 
 def fingerprint(tokenizer: Any) -> str:
     """What makes two tokenizers the same: vocabulary, rules and the inputs that the model takes."""
-    text = tokenizer.backend_tokenizer.to_str() + repr(sorted(tokenizer.model_input_names))
+    rules = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}  # change with every use
+    text = json.dumps(rules) + repr(sorted(tokenizer.model_input_names))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -63,6 +65,7 @@ def tokenise(split: Split, tokenizer: Any, max_length: int) -> TokenView:
     if not getattr(tokenizer, "is_fast", False):
         raise RequestError(Problem(str(tokenizer.name_or_path), "has no fast tokenizer", "a tokenizer.json beside the weights"))
     name = fingerprint(tokenizer)
+    layout = _special_layout(tokenizer, split.pairs is not None)
     with_types = "token_type_ids" in tokenizer.model_input_names
     ids: list[NDArray[np.int32]] = []
     types: list[NDArray[np.int8]] = []
@@ -86,7 +89,7 @@ def tokenise(split: Split, tokenizer: Any, max_length: int) -> TokenView:
             if with_types:
                 types.append(np.asarray(encoded["token_type_ids"][row], dtype=np.int8))
             spans.append(np.asarray(encoded["offset_mapping"][row], dtype=np.int32).reshape(-1, 2))
-            regions.append(_regions(encoding.sequence_ids))
+            regions.append(_regions(encoding.sequence_ids, *layout))
             lengths.append(len(ids[-1]))
     flat = np.concatenate(spans)
     return TokenView(
@@ -101,14 +104,22 @@ def tokenise(split: Split, tokenizer: Any, max_length: int) -> TokenView:
     )
 
 
-def _regions(sequence_ids: list[int | None]) -> NDArray[np.int8]:
-    """Region of each token, from the text that it belongs to (None for special tokens)."""
+def _special_layout(tokenizer: Any, paired: bool) -> tuple[int, int]:
+    """How many special tokens stand before the first text, and between it and the second (or behind it)."""
+    ids = tokenizer(["a"], ["a"] if paired else None, truncation=False, padding=False).encodings[0].sequence_ids
+    first, last = ids.index(0), len(ids) - ids[::-1].index(0)
+    second = ids.index(1) if paired else len(ids)
+    return first, second - last
+
+
+def _regions(sequence_ids: list[int | None], before: int, between: int) -> NDArray[np.int8]:
+    """Region of each token, from its text, or for special tokens from their number, so that a text may be empty."""
     regions = np.empty(len(sequence_ids), dtype=np.int8)
-    region = 0
+    specials = 0
     for position, sequence in enumerate(sequence_ids):
         if sequence is not None:
-            region = 2 * sequence + 1
-        elif region % 2 == 1:
-            region += 1
-        regions[position] = region
+            regions[position] = 2 * sequence + 1
+        else:
+            specials += 1
+            regions[position] = 0 if specials <= before else 2 if specials <= before + between else 4
     return regions

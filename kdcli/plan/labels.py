@@ -27,7 +27,7 @@ def match_labels(where: str, head_labels: Sequence[str], task: Task) -> list[int
     nameless = all(re.fullmatch(r"label \d+", label) for label in given)
     if nameless and len(given) == count and list(task.raw_labels) == [str(row) for row in range(count)]:
         return list(range(count))
-    name = where.split()[-1].split("=")[0]
+    name = where.removeprefix("--teachers ").partition("=")[0]
     raise RequestError(
         Problem(
             where,

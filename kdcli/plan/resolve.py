@@ -76,8 +76,11 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
     maps = _layer_maps(found, blueprint.plan if blueprint else None, loaded, problems)
     if blueprint is not None:
         _refuse_unlike_widths(found, blueprint.plan, loaded, problems)
-    device = resolve_device(request.device)
-    precision = resolve_precision(loaded.recipe.training.precision, device)
+    try:
+        device = resolve_device(request.device)
+        precision = resolve_precision(loaded.recipe.training.precision, device)
+    except RequestError as error:
+        problems.extend(error)
     problems.raise_if_any()
     student = blueprint.plan if blueprint else None
     if blueprint is not None:

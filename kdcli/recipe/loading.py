@@ -18,6 +18,14 @@ from kdcli.recipe.schema import Recipe
 Key = str | int
 KeyPath = tuple[Key, ...]
 _MOST_VALUES = 20_000
+_CORE = "tag:yaml.org,2002:"
+_TAGS: dict[type[yaml.Node], frozenset[str]] = {
+    yaml.MappingNode: frozenset({f"{_CORE}map"}),
+    yaml.SequenceNode: frozenset({f"{_CORE}seq"}),
+    yaml.ScalarNode: frozenset(
+        _CORE + kind for kind in ("str", "int", "float", "bool", "null", "timestamp", "binary", "merge", "value")
+    ),
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -156,13 +164,19 @@ class _Builder:
         self.document.places.setdefault(path, here)
         if any(node is other for other in above) or self.count > _MOST_VALUES:
             raise RequestError(Problem(here, "the YAML refers to itself, or is far too large for a recipe"))
+        if node.tag not in _TAGS[type(node)]:
+            raise RequestError(Problem(here, f"the tag {node.tag} is not allowed", "plain text, numbers, lists, maps"))
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, (*above, node))
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*path, row), (*above, node)) for row, item in enumerate(node.value)]
-        if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
-            raise RequestError(Problem(here, f"the tag {node.tag} is not allowed", "plain text, numbers, lists, maps"))
-        return self.loader.construct_object(node)
+        try:
+            return self.loader.construct_object(node)
+        except (ValueError, LookupError, AttributeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise RequestError(
+                Problem(here, f"is not valid YAML: {_brief(node.value)} is no {kind}", found=str(error))
+            ) from error
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath, above: tuple[yaml.Node, ...]) -> dict[Key, Any]:
         result: dict[Key, Any] = {}
@@ -184,16 +198,25 @@ def _expanded(override: Override, data: Any) -> list[Override]:
         return [override]
     place = override.path.index("*")
     before, behind = override.path[:place], override.path[place + 1 :]
+    block = data
     for key in before:
-        data = data.get(key) if isinstance(data, dict) else None
-    rows = range(len(data)) if isinstance(data, list) else range(0)
-    return [Override((*before, row, *behind), override.value, override.flag) for row in rows]
+        block = _at(block, key)
+    if not isinstance(block, list):
+        raise RequestError(
+            Problem(
+                override.flag, f"there is no list {dotted(before) or 'of stages'} for the *", "stages.*.epochs=3", _brief(block)
+            )
+        )
+    rows = [Override((*before, row, *behind), override.value, override.flag) for row in range(len(block))]
+    return [single for row in rows for single in _expanded(row, data)]
 
 
 def _put(document: Document, override: Override) -> None:
     """Write the override's value into the document, making blocks that are missing."""
     target = document.data
     for depth, key in enumerate(override.path[:-1]):
+        if isinstance(target, dict) and key not in target:
+            document.places.setdefault(override.path[: depth + 1], override.flag)
         target = _child(target, key, override, depth, override.path[depth + 1])
     last = override.path[-1]
     if isinstance(target, dict):
@@ -253,6 +276,10 @@ def _problem(document: Document, detail: Any) -> Problem:
 
 def _unknown_loss(document: Document, path: KeyPath, detail: Any) -> Problem:
     names = [part.strip(" '") for part in detail.get("ctx", {}).get("expected_tags", "").split(",") if part.strip()]
+    if all(name.startswith("<") for name in names) and names:
+        shapes = {"<name>": "uniform, first or last", "<map>": "a map of layers", "<list>": "a list of layers"}
+        expected = ", or ".join(shapes[name] for name in names)
+        return Problem(document.where(path), "has a wrong value", expected, _brief(detail["input"]))
     found = detail["input"].get("loss") if isinstance(detail["input"], dict) else detail["input"]
     if found is None or not isinstance(detail["input"], dict):
         return Problem(document.where(path), "a term of the objective needs a loss", "{loss: soft-labels, …}", _brief(found))

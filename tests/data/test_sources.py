@@ -381,6 +381,17 @@ def test_folder_called_like_a_known_task_hints_at_it(tmp_path: Path) -> None:
     assert refused(None, tmp_path / "CoLA").remedy == "--task cola"
 
 
+def test_null_is_refused_in_a_column_that_is_used_and_in_no_other(tmp_path: Path) -> None:
+    rows = ['{"text": "a", "label": "x", "note": null}', '{"text": "b", "label": "y", "note": null}'] * 20
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(rows), encoding="utf-8")
+    assert len(load(None, path).labels) == 2
+    path.write_text("\n".join([*rows, '{"text": null, "label": "y", "note": 1}']), encoding="utf-8")
+    problem = refused(None, path)
+    assert problem.where == f"{path}:41"
+    assert "'text' is missing or null" in problem.what
+
+
 def test_label_that_only_the_dev_file_has_is_refused_with_file_and_line(tmp_path: Path) -> None:
     train, dev = write_csv(tmp_path / "t.csv", 10), write_csv(tmp_path / "d.csv", 3, classes=3)
     problem = refused(None, train, eval=str(dev))
