@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from kdcli.data.sources import DataRequest
-    from kdcli.recipe.loading import Override
+    from kdcli.recipe.document import Override
 
 _DATA, _TRAINING, _OUTPUT = "Data", "Training", "Run and output"
 
@@ -166,7 +166,7 @@ def overrides(set_values: list[str] | None, flags: dict[str, tuple[tuple[Any, ..
         set_values: what ``--set`` was given.
         flags: flag → (key path, value or None).
     """
-    from kdcli.recipe.loading import Override
+    from kdcli.recipe.document import Override
 
     short = [
         Override(path, getattr(value, "value", value), f"{flag} {getattr(value, 'value', value)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kdcli.data.hub import hub_columns
 from kdcli.data.presets import PRESETS, FileLayout, Preset
 from kdcli.data.readers import SUFFIXES, Columns, read
 from kdcli.data.task import DEV, TEST, TRAIN, Split, Task
@@ -337,7 +337,7 @@ def _hub_preset_tables(preset: Preset) -> dict[str, _Table]:
     text, pair, label = preset.hub_columns
     tables = {}
     for split, there in preset.hub_splits.items():
-        columns = _hub_columns(*preset.hub, there, f"--task {preset.name}")
+        columns = hub_columns(*preset.hub, there, f"--task {preset.name}")
         tables[split] = _Table(columns, text, pair, label)
     return tables
 
@@ -349,7 +349,7 @@ def _hub_tables(request: DataRequest) -> dict[str, _Table]:
     for split, candidates in {TRAIN: ("train",), DEV: ("validation", "dev"), TEST: ("test",)}.items():
         for candidate in candidates:
             try:
-                columns = _hub_columns(name, configuration or None, candidate, f"--data {request.data}")
+                columns = hub_columns(name, configuration or None, candidate, f"--data {request.data}")
             except KeyError:
                 continue
             names = list(columns.cells)
@@ -360,51 +360,3 @@ def _hub_tables(request: DataRequest) -> dict[str, _Table]:
     if TRAIN not in tables:
         raise RequestError(Problem(f"--data {request.data}", "the Hub dataset has no split 'train'"))
     return tables
-
-
-def _go_offline_without_connection(name: str) -> None:
-    """Look once whether the Hub answers; where it does not, only its cache on this machine is asked, without retries."""
-    import datasets
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if constants.HF_HUB_OFFLINE:
-        return
-    try:
-        HfApi().dataset_info(name, timeout=10)
-    except HfHubHTTPError:  # the Hub answered; what it said is reported by the loading
-        return
-    except Exception:  # the HTTP client raises many types without a connection
-        constants.HF_HUB_OFFLINE = True
-        datasets.config.HF_HUB_OFFLINE = True
-
-
-def _hub_columns(name: str, configuration: str | None, split: str, flag: str) -> Columns:
-    """One split of a Hub dataset, class indices as class names. Raises KeyError where the split does not exist."""
-    import datasets
-
-    _go_offline_without_connection(name)
-    try:
-        available = datasets.get_dataset_split_names(name, configuration)
-        if split not in available:
-            raise KeyError(split)
-        dataset = datasets.load_dataset(name, configuration, split=split)
-    except KeyError:
-        raise
-    except Exception as error:  # datasets raises many types for an unreachable Hub, an unknown name, a gated set
-        offline = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("HF_DATASETS_OFFLINE")
-        raise RequestError(
-            Problem(
-                flag,
-                f"the Hub dataset {name} could not be loaded" + (" (offline mode is on)" if offline else ""),
-                found=f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}",
-                remedy="--data DIR with the files on this machine",
-            )
-        ) from error
-    cells: dict[str, list[str]] = {}
-    for column, feature in dataset.features.items():
-        values = dataset[column]
-        is_class = isinstance(feature, datasets.ClassLabel)
-        cells[column] = [feature.int2str(value) if is_class else str(value) for value in values]
-    lines = list(range(1, len(dataset) + 1))
-    return Columns(cells, f"{name}:{split}", str(dataset._fingerprint)[:16], lines)

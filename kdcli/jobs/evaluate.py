@@ -21,10 +21,11 @@ from kdcli.jobs.preparation import load_task_of
 from kdcli.jobs.run_folder import RunFolder, find_run
 from kdcli.jobs.teachers import answers_of, load_teachers, trained_folder
 from kdcli.models.checkpoints import Reference, describe
+from kdcli.plan.hardware import resolve_device
 from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
-from kdcli.plan.resolve import asks_teachers, resolve_device
+from kdcli.plan.resolve import asks_teachers
 
 _BATCH = 64
 _LONGEST = 512

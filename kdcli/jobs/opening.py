@@ -17,9 +17,10 @@ from kdcli.errors import Problem, RequestError
 from kdcli.jobs.preparation import Prepared, check_cheaply, prepare, removed_on_error, with_starter_defaults
 from kdcli.jobs.recording import MetricsFile, Trackers
 from kdcli.jobs.run_folder import RunFolder, find_run, new_run
+from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
-from kdcli.plan.resolve import load_recipe, resolve_device, resolve_precision
+from kdcli.plan.resolve import load_recipe
 
 
 @dataclass

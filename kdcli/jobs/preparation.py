@@ -21,11 +21,12 @@ from kdcli.jobs.run_folder import RunFolder
 from kdcli.models.checkpoints import ALIASES, Reference, describe, parse_references
 from kdcli.models.starter import STARTER_TEACHERS, write_starter_teacher
 from kdcli.models.student import parse_size
+from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
-from kdcli.plan.resolve import load_recipe, make_plan, resolve_device, resolve_precision
+from kdcli.plan.resolve import load_recipe, make_plan
 from kdcli.recipe.catalogue import DEFAULT_RECIPE
-from kdcli.recipe.loading import KeyPath, Override
+from kdcli.recipe.document import KeyPath, Override
 
 _STARTER_OVERRIDES: tuple[tuple[KeyPath, object], ...] = (
     (("teachers", "cofinetune", "learning_rate"), 8e-4),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 from kdcli.data.readers import fingerprint
 from kdcli.errors import Problem, RequestError, did_you_mean
+from kdcli.models.hub import snapshot
 
 ALIASES: Mapping[str, str] = {
     "bert": "google-bert/bert-base-uncased",
@@ -279,7 +279,7 @@ def _weights_fingerprint(folder: Path) -> str:
 
 def _fetch_small_files(reference: Reference) -> Path:
     """Configuration and tokenizer from the Hub (or its cache); the weights follow in :func:`fetch_weights`."""
-    return _snapshot(reference.checkpoint, reference.flag, ["*.json", "*.txt", "*.model"], check_weights=True)
+    return snapshot(reference.checkpoint, reference.flag, ["*.json", "*.txt", "*.model"], check_weights=True)
 
 
 def fetch_weights(checkpoint: Checkpoint) -> Path:
@@ -290,36 +290,4 @@ def fetch_weights(checkpoint: Checkpoint) -> Path:
     """
     if _weight_files(checkpoint.folder):
         return checkpoint.folder
-    return _snapshot(checkpoint.reference, "--teachers", ["*.json", "*.txt", "*.model", "*.safetensors"])
-
-
-def _snapshot(hub_id: str, flag: str, patterns: list[str], check_weights: bool = False) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    ignore = ["*/*", "*.bin", "*.msgpack", "*.h5", "*.onnx"]
-    try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=patterns, ignore_patterns=ignore))
-        if check_weights and not _weight_files(folder) and not os.environ.get("HF_HUB_OFFLINE"):
-            files = HfApi().list_repo_files(hub_id)
-            if not any(file.endswith(".safetensors") for file in files):
-                raise RequestError(Problem(f"{flag} {hub_id}", "has no safetensors weights on the Hub", "model.safetensors"))
-    except (GatedRepoError, RepositoryNotFoundError) as error:
-        raise RequestError(
-            Problem(f"{flag} {hub_id}", "is not on the Hub, or not open to you", remedy="hf auth login")
-        ) from error
-    except RequestError:
-        raise
-    except Exception as error:  # huggingface_hub raises many types when the Hub is out of reach
-        offline = " (offline mode is on)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        local = hub_id.split("/")[-1]
-        raise RequestError(
-            Problem(
-                f"{flag} {hub_id}",
-                f"the model is not on this machine and the Hub cannot be reached{offline}",
-                "a connection, or a folder on this machine",
-                f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:140]}",
-                f"on a connected machine: hf download {hub_id} --local-dir {local}; then {flag} NAME=./{local}",
-            )
-        ) from error
-    return folder
+    return snapshot(checkpoint.reference, "--teachers", ["*.json", "*.txt", "*.model", "*.safetensors"])

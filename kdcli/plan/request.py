@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kdcli.data.sources import DataRequest
 from kdcli.recipe.catalogue import DEFAULT_RECIPE
-from kdcli.recipe.loading import Override
+from kdcli.recipe.document import Override
 
 
 class TrainRequest(BaseModel):

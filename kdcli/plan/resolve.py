@@ -6,10 +6,9 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,12 +17,13 @@ from kdcli import __version__
 from kdcli.data.task import Task
 from kdcli.data.tokens import fingerprint as tokenizer_fingerprint
 from kdcli.data.tokens import tokenise
-from kdcli.errors import Problem, Problems, RequestError, did_you_mean
+from kdcli.errors import Problems, RequestError, did_you_mean
 from kdcli.models import checkpoints
 from kdcli.models.checkpoints import SHARED_HEAD, Checkpoint, Reference
 from kdcli.models.loading import load_tokenizer, quiet_transformers
-from kdcli.models.student import Size, parse_size, student_config
+from kdcli.plan.blueprint import Blueprint, parameter_count, plan_student
 from kdcli.plan.estimate import estimate
+from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import (
     Plan,
@@ -36,8 +36,9 @@ from kdcli.plan.plan import (
 )
 from kdcli.plan.request import TrainRequest
 from kdcli.recipe import catalogue, loading
-from kdcli.recipe.layers import LayerMapError, named_map, resolve
-from kdcli.recipe.loading import KeyPath, LoadedRecipe
+from kdcli.recipe.document import KeyPath
+from kdcli.recipe.layers import LayerMapError, resolve
+from kdcli.recipe.loading import LoadedRecipe
 from kdcli.recipe.schema import FIRST_TEACHER, SCRATCH, HardLabels, HiddenMse, Recipe
 
 _SAMPLED_ROWS = 256
@@ -71,7 +72,7 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
     _refuse_unknown_teachers(loaded, [checkpoint.name for checkpoint in found], problems)
     blueprint = None
     if request.student is not None:
-        blueprint = _student(request.student, found, task, loaded, problems)
+        blueprint = plan_student(request.student, found, task, loaded, problems)
     _refuse_too_long(loaded, found, blueprint, problems)
     maps = _layer_maps(found, blueprint.plan if blueprint else None, loaded, problems)
     if blueprint is not None:
@@ -130,40 +131,6 @@ def versions() -> dict[str, str]:
     return {"kdcli": __version__, "python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
 
 
-def resolve_device(name: str) -> torch.device:
-    """``auto`` takes the GPU where there is one.
-
-    Raises:
-        RequestError: a GPU was asked for and there is none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise RequestError(Problem("--device cuda", "no CUDA device is available", remedy="--device auto"))
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def resolve_precision(name: str, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """``auto`` takes bf16 where the machine computes it in hardware.
-
-    Raises:
-        RequestError: fp16 was asked for without a GPU.
-    """
-    if name == "fp16" and device.type != "cuda":
-        raise RequestError(Problem("--precision fp16", "needs a GPU", remedy="--precision auto"))
-    if name in ("fp32", "bf16", "fp16"):
-        return name  # type: ignore[return-value]
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if has_bf16_instructions() else "fp32"
-
-
-def has_bf16_instructions() -> bool:
-    """Whether this CPU multiplies bf16 matrices in hardware (AVX512-BF16 or AMX)."""
-    cpu: Any = torch.cpu
-    return bool(
-        getattr(cpu, "_is_avx512_bf16_supported", lambda: False)() or getattr(cpu, "_is_amx_tile_supported", lambda: False)()
-    )
-
-
 def _described(references: Sequence[Reference], problems: Problems) -> list[Checkpoint]:
     found = []
     for reference in references:
@@ -190,7 +157,7 @@ def _teacher(checkpoint: Checkpoint, task: Task, loaded: LoadedRecipe, problems:
         width=checkpoint.width,
         heads=checkpoint.heads,
         vocabulary=checkpoint.vocabulary,
-        parameters=_parameter_count(checkpoint.config, classifier=False),
+        parameters=parameter_count(checkpoint.config, classifier=False),
         order=order,
         fingerprint=checkpoint.fingerprint,
     )
@@ -237,123 +204,8 @@ def _refuse_unknown_teachers(loaded: LoadedRecipe, names: list[str], problems: P
             )
 
 
-@dataclass(frozen=True)
-class _Blueprint:
-    plan: StudentPlan
-    tokenizer_folder: Path
-    max_length: int
-
-
-def _student(
-    text: str, teachers: Sequence[Checkpoint], task: Task, loaded: LoadedRecipe, problems: Problems
-) -> _Blueprint | None:
-    try:
-        size = parse_size(text)
-        if size is None:
-            return _student_from_checkpoint(text, task)
-        return _student_from_teacher(text, size, teachers, task, loaded)
-    except RequestError as error:
-        problems.extend(error)
-        return None
-
-
-def _student_from_checkpoint(text: str, task: Task) -> _Blueprint:
-    try:
-        found = checkpoints.describe(Reference("student", checkpoints.ALIASES.get(text, text), "--student"))
-    except RequestError as error:
-        if "/" not in text and text not in checkpoints.ALIASES:
-            raise RequestError(
-                Problem(f"--student {text}", "is neither a size nor a checkpoint", "4L, 4L-312H, 4L-312H-12A, or a folder")
-            ) from error
-        raise
-    size = Size(found.layers, found.width, found.heads)
-    rows = list(range(1, found.layers + 1))
-    return _blueprint(text, "checkpoint", found, size, rows, "pretrained", task)
-
-
-def _student_from_teacher(
-    text: str, size: Size, teachers: Sequence[Checkpoint], task: Task, loaded: LoadedRecipe
-) -> _Blueprint | None:
-    init = loaded.recipe.student.init
-    by_name = {checkpoint.name: checkpoint for checkpoint in teachers}
-    source = by_name.get(init.source, teachers[0])
-    if size.heads is not None and (size.width or source.width) % size.heads:
-        raise RequestError(
-            Problem(f"--student {text}", f"{size.heads} heads do not divide the width {size.width or source.width}")
-        )
-    resized = size.width not in (None, source.width) or size.heads not in (None, source.heads)
-    if init.source == SCRATCH or resized:
-        return _blueprint(text, SCRATCH, source, size, [], init.weights, task)
-    rows = _copied_layers(size.layers, source, loaded, text)
-    return _blueprint(text, source.name, source, size, rows, init.weights, task)
-
-
-def _copied_layers(count: int, source: Checkpoint, loaded: LoadedRecipe, text: str) -> list[int]:
-    layers = loaded.recipe.student.init.layers
-    path: KeyPath = ("student", "init", "layers")
-    if isinstance(layers, list):
-        if len(layers) != count or max(layers) > source.layers:
-            raise RequestError(
-                Problem(
-                    loaded.document.where(path),
-                    "does not fit the student",
-                    f"{count} layers out of 1..{source.layers} ({source.reference})",
-                    str(layers),
-                )
-            )
-        return layers
-    if count > source.layers:
-        raise RequestError(
-            Problem(
-                f"--student {text}",
-                f"is deeper than the teacher that it is cut from ({source.name} has {source.layers} layers)",
-                f"at most {source.layers} layers",
-                remedy=f"--student {max(1, source.layers // 2)}L, or --set student.init.from=scratch with an explicit "
-                "layer map",
-            )
-        )
-    return list(named_map(layers, count, source.layers).values())
-
-
-def _blueprint(
-    text: str,
-    source_name: str,
-    source: Checkpoint,
-    size: Size,
-    rows: list[int],
-    weights: Literal["pretrained", "finetuned"],
-    task: Task,
-) -> _Blueprint:
-    config = student_config(source.config, size, rows, task.labels)
-    total, in_blocks = _parameter_count(config, classifier=True), 12 * config.num_hidden_layers * config.hidden_size**2
-    plan = StudentPlan(
-        reference=text,
-        source=source_name,
-        source_folder=str(source.folder.resolve()) if rows else None,
-        tokenizer_folder=str(source.folder.resolve()),
-        weights=weights,
-        copied_layers=rows,
-        model_type=source.model_type,
-        layers=config.num_hidden_layers,
-        width=config.hidden_size,
-        heads=config.num_attention_heads,
-        vocabulary=source.vocabulary,
-        parameters=total,
-        layer_parameters=in_blocks,
-    )
-    return _Blueprint(plan, source.folder, source.max_length)
-
-
-def _parameter_count(config: Any, *, classifier: bool) -> int:
-    from transformers import AutoModel, AutoModelForSequenceClassification
-
-    factory: Any = AutoModelForSequenceClassification if classifier else AutoModel
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in factory.from_config(config).parameters())
-
-
 def _refuse_too_long(
-    loaded: LoadedRecipe, teachers: Sequence[Checkpoint], student: _Blueprint | None, problems: Problems
+    loaded: LoadedRecipe, teachers: Sequence[Checkpoint], student: Blueprint | None, problems: Problems
 ) -> None:
     asked = loaded.recipe.training.max_length
     limits = {checkpoint.name: checkpoint.max_length for checkpoint in teachers}

@@ -10,7 +10,7 @@ from kdcli.data.sources import DataRequest
 from kdcli.engine.events import Event, Events
 from kdcli.jobs.distill import distill
 from kdcli.plan.request import TrainRequest
-from kdcli.recipe.loading import Override
+from kdcli.recipe.document import Override
 
 QUICK = tuple(
     Override.parse(text)

@@ -19,7 +19,7 @@ from kdcli.errors import GateError, InterruptedRunError, RequestError
 from kdcli.jobs.distill import distill
 from kdcli.jobs.evaluate import EvaluateRequest, evaluate
 from kdcli.plan.request import TrainRequest
-from kdcli.recipe.loading import Override
+from kdcli.recipe.document import Override
 from tests.jobs.conftest import QUICK
 
 TinyRun = tuple[Path, list[Event]]

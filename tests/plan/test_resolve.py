@@ -15,10 +15,11 @@ from kdcli.data.task import Task
 from kdcli.errors import Problem, RequestError
 from kdcli.models.checkpoints import parse_references
 from kdcli.models.loading import quiet_transformers
+from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
-from kdcli.plan.resolve import make_plan, resolve_device, resolve_precision
-from kdcli.recipe.loading import Override
+from kdcli.plan.resolve import make_plan
+from kdcli.recipe.document import Override
 
 RECIPE = """\
 name: mine

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdcli.errors import Problem, RequestError
-from kdcli.recipe.loading import LoadedRecipe, Override, load, loads
+from kdcli.recipe.document import Override
+from kdcli.recipe.loading import LoadedRecipe, load, loads
 from kdcli.recipe.schema import HiddenMse, Projection, SoftLabels
 
 MINIMAL = """\

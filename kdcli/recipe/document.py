@@ -1,0 +1,217 @@
+"""YAML as plain data that knows where each value was written, and the overrides that flags put into it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from kdcli.errors import Problem, RequestError
+
+Key = str | int
+KeyPath = tuple[Key, ...]
+_MOST_VALUES = 20_000
+_CORE = "tag:yaml.org,2002:"
+_TAGS: dict[type[yaml.Node], frozenset[str]] = {
+    yaml.MappingNode: frozenset({f"{_CORE}map"}),
+    yaml.SequenceNode: frozenset({f"{_CORE}seq"}),
+    yaml.ScalarNode: frozenset(
+        _CORE + kind for kind in ("str", "int", "float", "bool", "null", "timestamp", "binary", "merge", "value")
+    ),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which also reads ``5e-5`` as a number (YAML 1.1 wants ``5.0e-5``)."""
+
+
+_Loader.yaml_implicit_resolvers = {key: list(rules) for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value that a flag puts in place of the recipe's.
+
+    Attributes:
+        path: where in the recipe, such as ``("stages", 0, "epochs")``.
+        value: the new value.
+        flag: how the user wrote it; messages point there.
+    """
+
+    path: KeyPath
+    value: Any
+    flag: str
+
+    @classmethod
+    def parse(cls, text: str) -> Override:
+        """Read ``stages.0.epochs=3``, as given to ``--set``.
+
+        Raises:
+            RequestError: there is no ``=``, the key is empty, or the value is not YAML.
+        """
+        flag = f"--set {text}"
+        key, equals, value = text.partition("=")
+        if not equals or not all(part.strip() for part in key.split(".")):
+            raise RequestError(Problem(flag, "is not of the form key=value", "--set training.batch_size=16", text))
+        path = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
+        return cls(path, parse(value, flag).data, flag)
+
+
+@dataclass
+class Document:
+    """YAML as plain data, and where each of its values stands.
+
+    Attributes:
+        data: dicts, lists and scalars.
+        origin: the file, or another name for the text.
+        places: key path → ``file:line`` or the flag that set it.
+    """
+
+    data: Any
+    origin: str
+    places: dict[KeyPath, str] = field(default_factory=dict)
+
+    def place(self, path: KeyPath) -> str:
+        """Where the value at ``path``, or the nearest block around it, was written."""
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.places:
+                return self.places[path[:length]]
+        return self.origin
+
+    def where(self, path: KeyPath) -> str:
+        """The place and the dotted key path, as messages begin."""
+        return f"{self.place(path)}  {dotted(path)}" if path else self.place(path)
+
+
+def dotted(path: KeyPath) -> str:
+    """``("stages", 0, "epochs")`` as ``stages.0.epochs``."""
+    return ".".join(str(key) for key in path)
+
+
+def parse(text: str, origin: str) -> Document:
+    """YAML text as a :class:`Document`; refuses duplicate keys, constructors, loops and floods of aliases."""
+    document = Document(None, origin)
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is not None:
+            document.data = _Builder(loader, document).build(node, (), ())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        what = getattr(error, "problem", None) or str(error)
+        raise RequestError(Problem(f"{origin}{line}", f"is not valid YAML: {what}")) from error
+    return document
+
+
+class _Builder:
+    """Turns YAML nodes into plain data and notes the line of each."""
+
+    def __init__(self, loader: _Loader, document: Document) -> None:
+        self.loader, self.document, self.count = loader, document, 0
+
+    def build(self, node: yaml.Node, path: KeyPath, above: tuple[yaml.Node, ...]) -> Any:
+        self.count += 1
+        line = node.start_mark.line + 1
+        here = f"{self.document.origin}:{line}"
+        self.document.places.setdefault(path, here)
+        if any(node is other for other in above) or self.count > _MOST_VALUES:
+            raise RequestError(Problem(here, "the YAML refers to itself, or is far too large for a recipe"))
+        if node.tag not in _TAGS[type(node)]:
+            raise RequestError(Problem(here, f"the tag {node.tag} is not allowed", "plain text, numbers, lists, maps"))
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path, (*above, node))
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*path, row), (*above, node)) for row, item in enumerate(node.value)]
+        try:
+            return self.loader.construct_object(node)
+        except (ValueError, LookupError, AttributeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise RequestError(
+                Problem(here, f"is not valid YAML: {brief(node.value)} is no {kind}", found=str(error))
+            ) from error
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath, above: tuple[yaml.Node, ...]) -> dict[Key, Any]:
+        result: dict[Key, Any] = {}
+        for key_node, value_node in node.value:
+            here = f"{self.document.origin}:{key_node.start_mark.line + 1}"
+            key = self.build(key_node, (*path, "<key>"), above)
+            if not isinstance(key, str | int) or isinstance(key, bool):
+                raise RequestError(Problem(here, "a key must be text or a whole number", found=brief(key)))
+            if key in result:
+                raise RequestError(Problem(here, f"the key {key!r} stands twice", "each key once"))
+            self.document.places[(*path, key)] = here
+            result[key] = self.build(value_node, (*path, key), above)
+        return result
+
+
+def expanded(override: Override, data: Any) -> list[Override]:
+    """``stages.*.epochs`` as one override for every entry of the list."""
+    if "*" not in override.path:
+        return [override]
+    place = override.path.index("*")
+    before, behind = override.path[:place], override.path[place + 1 :]
+    block = data
+    for key in before:
+        block = at(block, key)
+    if not isinstance(block, list):
+        raise RequestError(
+            Problem(
+                override.flag, f"there is no list {dotted(before) or 'of stages'} for the *", "stages.*.epochs=3", brief(block)
+            )
+        )
+    rows = [Override((*before, row, *behind), override.value, override.flag) for row in range(len(block))]
+    return [single for row in rows for single in expanded(row, data)]
+
+
+def put(document: Document, override: Override) -> None:
+    """Write the override's value into the document, making blocks that are missing."""
+    target = document.data
+    for depth, key in enumerate(override.path[:-1]):
+        if isinstance(target, dict) and key not in target:
+            document.places.setdefault(override.path[: depth + 1], override.flag)
+        target = _child(target, key, override, depth, override.path[depth + 1])
+    last = override.path[-1]
+    if isinstance(target, dict):
+        target[last] = override.value
+    elif isinstance(target, list) and isinstance(last, int) and last < len(target):
+        target[last] = override.value
+    else:
+        raise _no_such_place(override, len(override.path) - 1, target)
+    for path in [path for path in document.places if path[: len(override.path)] == override.path]:
+        del document.places[path]
+    document.places[override.path] = override.flag
+
+
+def _child(target: Any, key: Key, override: Override, depth: int, following: Key) -> Any:
+    if isinstance(target, list) and isinstance(key, int) and key < len(target):
+        return target[key]
+    if isinstance(target, dict) and not (isinstance(following, int) and key not in target):
+        return target.setdefault(key, {})
+    raise _no_such_place(override, depth, target)
+
+
+def _no_such_place(override: Override, depth: int, target: Any) -> RequestError:
+    inside = dotted(override.path[:depth]) or "the recipe"
+    size = f", which has {len(target)} entries" if isinstance(target, list) else ""
+    return RequestError(Problem(override.flag, f"there is no {override.path[depth]!r} in {inside}{size}", found=brief(target)))
+
+
+def at(data: Any, key: Key) -> Any:
+    """The value under a key or a row number, or None."""
+    if isinstance(data, list):
+        return data[key] if isinstance(key, int) and key < len(data) else None
+    return data.get(key) if isinstance(data, dict) else None
+
+
+def brief(value: Any) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
