@@ -27,7 +27,7 @@ test: install-dev
 	$(MAKE) check VENV=$(VENV)
 
 check:
-	$(BIN)/ruff format --check kdcli tests
-	$(BIN)/ruff check kdcli tests
+	$(BIN)/ruff format --check kdcli tests benchmarks
+	$(BIN)/ruff check kdcli tests benchmarks
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=15

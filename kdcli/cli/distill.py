@@ -148,12 +148,12 @@ def show_plan(plan: object, json_output: bool) -> None:
 
 def show_evaluation(evaluation: Evaluation, json_output: bool) -> None:
     """The scores as a table, or as JSON."""
-    from kdcli.cli.rendering import evaluation_table, show
+    from kdcli.cli.rendering import evaluation_view, show
 
     if json_output:
         print_document(evaluation.model_dump_json(indent=2))
     else:
-        show(results(), evaluation_table(evaluation))
+        show(results(), *evaluation_view(evaluation))
 
 
 def check_gates(evaluation: Evaluation, min_score: float | None, min_retention: float | None) -> None:

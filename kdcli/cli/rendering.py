@@ -26,10 +26,10 @@ def show(console: Console, *parts: RenderableType) -> None:
     console.print(Group(*parts))
 
 
-def evaluation_table(evaluation: Evaluation) -> Table:
-    """One row per model: score, share of the best teacher's, parameters."""
+def evaluation_view(evaluation: Evaluation) -> list[RenderableType]:
+    """What was scored, then one row per model: score, share of the best teacher's, parameters."""
     title = f"{evaluation.task}, {evaluation.split} split, {evaluation.rows} rows"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = _plain_table()
     table.add_column("model")
     table.add_column(evaluation.metric, justify="right")
     for metric in _other_metrics(evaluation):
@@ -41,7 +41,15 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         values = [f"{model.scores[metric]:.4f}" for metric in [evaluation.metric, *_other_metrics(evaluation)]]
         kept = "" if model.retention is None else f"{model.retention:.1%}"
         table.add_row(escape(_label(model)), *values, kept, _size(model.parameters), style=style)
-    return table
+    return [_title(title), table]
+
+
+def _plain_table() -> Table:
+    return Table(box=None, pad_edge=False, header_style="bold")
+
+
+def _title(text: str) -> Text:
+    return Text(text, style="italic")
 
 
 def _other_metrics(evaluation: Evaluation) -> list[str]:
@@ -62,19 +70,16 @@ def _size(parameters: int | None) -> str:
 
 def export_tables(done: Export) -> list[RenderableType]:
     """Parity at each shape, then latencies with the speed-up over the slowest teacher."""
-    parity = Table(title="torch against ONNX Runtime", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    parity = _plain_table()
     for name in ("batch", "length", "largest difference", "same class"):
         parity.add_column(name, justify="right")
     for shape in done.parity:
         parity.add_row(str(shape.batch), str(shape.length), f"{shape.max_difference:.1e}", f"{shape.agreement:.0%}")
-    parts: list[RenderableType] = [parity]
+    parts: list[RenderableType] = [_title("torch against ONNX Runtime"), parity]
     for batch, length in dict.fromkeys((row.batch, row.length) for row in done.latencies):
         rows = [row for row in done.latencies if (row.batch, row.length) == (batch, length)]
         slowest = max(row.median_ms for row in rows)
-        table = Table(
-            title=f"\nlatency, batch {batch}, length {length}, {done.machine['threads']} threads (ms, median of turns)",
-            title_justify="left", box=None, pad_edge=False, header_style="bold",
-        )  # fmt: skip
+        table = _plain_table()
         table.add_column("model")
         table.add_column("engine")
         for name in ("median", "p10–p90", "speed-up"):
@@ -82,7 +87,8 @@ def export_tables(done: Export) -> list[RenderableType]:
         for row in rows:
             spread = f"{row.p10_ms:.3g}–{row.p90_ms:.3g}"
             table.add_row(row.model, row.engine, f"{row.median_ms:.3g}", spread, f"{slowest / row.median_ms:.1f}×")
-        parts.append(table)
+        where = f"batch {batch}, length {length}, {done.machine['threads']} threads"
+        parts += [Text(""), _title(f"latency at {where} (ms, median of turns)"), table]
     size = done.sizes
     parts.append(Text(f"\n{done.model}  {size['onnx'] / 1e6:.1f} MB (weights before: {size['checkpoint'] / 1e6:.1f} MB)"))
     return parts
@@ -92,7 +98,7 @@ def plan_view(plan: Plan, width: int) -> list[RenderableType]:
     """The whole plan: task, models, layer map, stages, cost; with fewer columns on a terminal of little width."""
     parts: list[RenderableType] = [_task_line(plan), _models_table(plan, narrow=width < 90)]
     if plan.layer_maps:
-        parts.append(_layer_picture(plan))
+        parts.append(Group(Text("Layer map (0 is the embeddings)", style="bold"), _layer_picture(plan)))
     parts.append(_stage_tree(plan))
     if plan.estimate is not None:
         estimate = plan.estimate
@@ -118,7 +124,7 @@ def _task_line(plan: Plan) -> RenderableType:
 
 
 def _models_table(plan: Plan, narrow: bool) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = _plain_table()
     table.add_column("model")
     table.add_column("type")
     names = ("layers", "width", "params") if narrow else ("layers", "width", "heads", "vocab", "params")
@@ -149,7 +155,7 @@ def _runs(numbers: list[int]) -> str:
 def _layer_picture(plan: Plan) -> Table:
     """Student layers beside the teacher layers that supervise them, the top layer first."""
     assert plan.student is not None
-    table = Table(title="Layer map (0 is the embeddings)", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = _plain_table()
     table.add_column("student", justify="right")
     for teacher in plan.teachers:
         table.add_column(f"teacher {teacher.name}")

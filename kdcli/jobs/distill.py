@@ -255,7 +255,7 @@ def students(run: RunFolder) -> list[tuple[str, Path, Role]]:
     """The trained students that a run holds: name, folder and role."""
     known: list[tuple[str, Path, Role]] = [
         ("student", run.student, "student"),
-        ("same student, no teachers", run.baseline, "without-teachers"),
+        ("without teachers", run.baseline, "without-teachers"),
     ]
     return [row for row in known if row[1].is_dir()]
 

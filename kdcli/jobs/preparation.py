@@ -32,7 +32,7 @@ _STARTER_OVERRIDES: tuple[tuple[KeyPath, object], ...] = (
     (("teachers", "cofinetune", "learning_rate"), 8e-4),
     (("teachers", "cofinetune", "epochs"), 4),
     (("student", "init", "weights"), "finetuned"),
-    (("stages", 0, "epochs"), 4),
+    (("stages", 0, "epochs"), 3),
     (("training", "learning_rate"), 1e-3),
     (("training", "precision"), "fp32"),
 )
@@ -155,12 +155,15 @@ def _which_model(reference: Reference, run: RunFolder) -> str:
 def removed_on_error(run: RunFolder) -> Iterator[None]:
     """Leave nothing behind of a run that could not begin."""
     existed = run.path.exists()
+    was_empty = existed and not any(run.path.iterdir())
     parent_existed = run.path.parent.exists()
     try:
         yield
     except BaseException:
-        if not existed:
+        if not existed or was_empty:
             shutil.rmtree(run.path, ignore_errors=True)
+        if was_empty:
+            run.path.mkdir()
         if not parent_existed and run.path.parent.is_dir() and not any(run.path.parent.iterdir()):
             run.path.parent.rmdir()
         raise
