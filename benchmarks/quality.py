@@ -1,6 +1,6 @@
-"""Student against teachers and against the same student without teachers, on several tasks and seeds.
+r"""Student against teachers and against the same student without teachers, on several tasks and seeds.
 
-    python benchmarks/quality.py --teachers bert=./minilm-l6,roberta=./minilm-bpe --seeds 0,1 --out runs/quality \\
+    python benchmarks/quality.py --teachers bert=./minilm-l6,roberta=./minilm-bpe --seeds 0,1 --out runs/quality \
         trec=./trec banking77=./banking77 sst2=./SST-2:8000
 
 Each task is NAME=DATA or NAME=DATA:ROWS; a NAME that kdcli knows (sst2, rte, …) is read by its preset, any other as a folder

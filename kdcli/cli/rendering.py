@@ -82,7 +82,7 @@ def export_tables(done: Export) -> list[RenderableType]:
         table = _plain_table()
         table.add_column("model")
         table.add_column("engine")
-        for name in ("median", "p10–p90", "speed-up"):
+        for name in ("median", "p10–p90", "vs slowest"):
             table.add_column(name, justify="right")
         for row in rows:
             spread = f"{row.p10_ms:.3g}–{row.p90_ms:.3g}"

@@ -87,11 +87,20 @@ def parse_references(text: str, flag: str) -> list[Reference]:
         raise RequestError(Problem(f"{flag} {text}", "names no model", f"{flag} bert,roberta"))
     names = [reference.name for reference in references]
     for name in names:
+        if name in _reserved_names():
+            raise RequestError(Problem(f"{flag} {text}", f"the name {name!r} is taken by kdcli itself", "another name"))
         if names.count(name) > 1:
             raise RequestError(
                 Problem(f"{flag} {text}", f"two models are called {name!r}", "name=checkpoint with different names")
             )
     return references
+
+
+def _reserved_names() -> set[str]:
+    """Names that a teacher cannot have: the student's, and what torch's containers of modules call their own parts."""
+    from torch import nn
+
+    return {"student", *dir(nn.ModuleDict())}
 
 
 def _expanded(part: str, flag: str) -> list[Reference]:

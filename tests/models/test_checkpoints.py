@@ -172,3 +172,9 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 def test_a_hub_model_that_is_not_here_is_refused_with_the_way_to_fetch_it() -> None:
     with pytest.raises(RequestError, match=r"offline(.|\n)*hf download"):
         describe(reference("kdcli-tests/no-such-model"))
+
+
+@pytest.mark.parametrize("name", ["student", "train", "keys"])
+def test_name_that_is_taken_is_refused(name: str) -> None:
+    with pytest.raises(RequestError, match=f"{name!r} is taken"):
+        parse_references(f"{name}=./somewhere", "--teachers")
