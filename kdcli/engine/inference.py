@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kdcli.data.batching import Batch, Samples, sorted_batches
 from kdcli.models.output import Output
 
+EVALUATION_BATCH = 64
 Answering = Callable[[Batch], dict[str, Output]]
 
 

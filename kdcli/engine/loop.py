@@ -32,7 +32,7 @@ from kdcli.engine.events import (
     PhaseStarted,
     StepDone,
 )
-from kdcli.engine.inference import predict
+from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.engine.interruption import StopRequest, stop_on_signal
 from kdcli.engine.objective import Objective, ParameterKind
 from kdcli.engine.optimisation import make_optimizer, rate_factor
@@ -44,7 +44,6 @@ from kdcli.recipe.schema import Training
 
 Scores = dict[str, dict[str, float]]
 Answering = Callable[[Batch], dict[str, Output]]
-_EVALUATION_BATCH = 64
 
 
 @dataclass
@@ -307,7 +306,7 @@ class _StageRun:
         logits = predict(
             self.phase.learner,
             self.phase.dev,
-            _EVALUATION_BATCH,
+            EVALUATION_BATCH,
             self.device,
             rank=self.accelerator.process_index,
             processes=self.accelerator.num_processes,

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from kdcli.data.task import Task
 from kdcli.evaluation.chance import majority_answers
 from kdcli.evaluation.metrics import Classes, score, scores
 
 Role = Literal["student", "teacher", "without-teachers", "majority"]
+Answer = tuple[str, Role, NDArray[np.float32], int]
 
 
 class ModelScore(BaseModel):
@@ -73,7 +75,7 @@ def compare(
     classes: int,
     labels: Classes,
     train_labels: Classes | None,
-    answers: Sequence[tuple[str, Role, NDArray[np.float32], int]],
+    answers: Sequence[Answer],
 ) -> Evaluation:
     """Score every model on the same labels.
 
@@ -105,3 +107,19 @@ def compare(
         values: Mapping[str, float] = {key: score(key, guess, labels) for key in found[0][2]}
         models.append(ModelScore(name="majority class", role="majority", scores=dict(values)))
     return Evaluation(task=task, split=split, rows=len(labels), source=source, metric=metric, models=models)
+
+
+def compare_on(task: Task, split: str, answers: Sequence[Answer]) -> Evaluation:
+    """:func:`compare` on one labelled split of a task, by the task's own metric."""
+    rows = task.splits[split]
+    assert rows.labels is not None
+    return compare(
+        task=task.name,
+        split=split,
+        source=rows.source,
+        metric=task.metric,
+        classes=len(task.labels),
+        labels=rows.labels,
+        train_labels=task.train.labels,
+        answers=answers,
+    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kdcli.data.task import DEV
 from kdcli.engine.events import Events, WorkStarted
+from kdcli.engine.inference import EVALUATION_BATCH
 from kdcli.errors import Problem, RequestError
-from kdcli.evaluation.comparison import Evaluation, compare
+from kdcli.evaluation.comparison import Answer, Evaluation, compare_on
 from kdcli.files import write_json
 from kdcli.jobs.opening import OpenRun, opened
 from kdcli.jobs.run_folder import RunFolder
@@ -37,21 +39,11 @@ def cofinetune(
 def _evaluate(open_run: OpenRun) -> Evaluation:
     run, plan, task = open_run.folder, open_run.prepared.plan, open_run.prepared.task
     open_run.events.emit(WorkStarted("scoring the teachers on dev"))
-    assert task.dev.labels is not None
     device = open_run.trainer.accelerator.device
     length = plan.recipe.training.max_length
-    answers = []
+    answers: list[Answer] = []
     for teacher in load_teachers(plan, run):
         folder = trained_folder(plan.teacher(teacher.name), run)
-        logits = answers_of(teacher, folder, task.dev, length, device, 64)
+        logits = answers_of(teacher, folder, task.dev, length, device, EVALUATION_BATCH)
         answers.append((teacher.name, "teacher", logits, teacher.parameter_count))
-    return compare(
-        task=task.name,
-        split="dev",
-        source=task.dev.source,
-        metric=task.metric,
-        classes=len(task.labels),
-        labels=task.dev.labels,
-        train_labels=task.train.labels,
-        answers=answers,  # type: ignore[arg-type]
-    )
+    return compare_on(task, DEV, answers)

@@ -19,9 +19,9 @@ from kdcli.data.batching import Samples
 from kdcli.data.task import DEV, TRAIN, Task
 from kdcli.data.tokens import TokenView, tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
-from kdcli.engine.inference import predict
+from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.engine.loop import Phase, Stage
-from kdcli.evaluation.comparison import Evaluation, Role, compare
+from kdcli.evaluation.comparison import Answer, Evaluation, Role, compare_on
 from kdcli.files import whole_folder, write_json, write_text
 from kdcli.jobs.card import model_card
 from kdcli.jobs.opening import OpenRun, opened
@@ -56,7 +56,6 @@ from kdcli.recipe.schema import HardLabels, HiddenMse, Loss, SoftLabels
 
 DISTILL = "distill"
 BASELINE = "baseline"
-_EVALUATION_BATCH = 64
 Logits = NDArray[np.float32]
 
 
@@ -96,7 +95,7 @@ def _teachers_on_dev(open_run: OpenRun, teachers: Sequence[Teacher]) -> dict[str
             task.dev,
             length,
             device,
-            _EVALUATION_BATCH,
+            EVALUATION_BATCH,
         )
         for teacher in teachers
     }
@@ -234,21 +233,11 @@ def _evaluate(open_run: OpenRun, teachers: Sequence[Teacher], teacher_logits: Ma
     run, plan, task = open_run.folder, open_run.prepared.plan, open_run.prepared.task
     open_run.events.emit(WorkStarted("scoring on the dev split"))
     device = open_run.trainer.accelerator.device
-    answers: list[tuple[str, Role, Logits, int]] = []
+    answers: list[Answer] = []
     for name, folder, role in students(run):
         answers.append((name, role, *student_answers(folder, task, DEV, plan.recipe.training.max_length, device)))
     answers += [(teacher.name, "teacher", teacher_logits[teacher.name], teacher.parameter_count) for teacher in teachers]
-    assert task.dev.labels is not None
-    return compare(
-        task=task.name,
-        split=DEV,
-        source=task.dev.source,
-        metric=task.metric,
-        classes=len(task.labels),
-        labels=task.dev.labels,
-        train_labels=task.train.labels,
-        answers=answers,
-    )
+    return compare_on(task, DEV, answers)
 
 
 def students(run: RunFolder) -> list[tuple[str, Path, Role]]:
@@ -266,7 +255,7 @@ def student_answers(folder: Path, task: Task, split: str, max_length: int, devic
     learner = StudentLearner(model)
     view = tokenise(task.splits[split], load_tokenizer(folder), max_length)
     samples = Samples(task.splits[split].labels, {STUDENT: view}, {}, leading=STUDENT)
-    logits = predict(learner, samples, _EVALUATION_BATCH, device)[STUDENT]
+    logits = predict(learner, samples, EVALUATION_BATCH, device)[STUDENT]
     return logits, sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -6,14 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kdcli.data.sources import DataRequest
 from kdcli.data.task import DEV, TEST, Task
 from kdcli.engine.events import Events, Note, WorkStarted
+from kdcli.engine.inference import EVALUATION_BATCH
 from kdcli.errors import Problem, RequestError
-from kdcli.evaluation.comparison import Evaluation, Role, compare
+from kdcli.evaluation.comparison import Answer, Evaluation, compare_on
 from kdcli.evaluation.metrics import check_metric
 from kdcli.files import write_json
 from kdcli.jobs.distill import student_answers, students
@@ -21,15 +19,12 @@ from kdcli.jobs.preparation import load_task_of
 from kdcli.jobs.run_folder import RunFolder, find_run
 from kdcli.jobs.teachers import answers_of, load_teachers, trained_folder
 from kdcli.models.checkpoints import Reference, describe
+from kdcli.models.loading import text_limit
 from kdcli.plan.hardware import resolve_device
 from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
-
-_BATCH = 64
-_LONGEST = 512
-Answer = tuple[str, Role, NDArray[np.float32], int]
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ def _evaluate_run(request: EvaluateRequest, run: RunFolder, events: Events) -> E
     split = _split(task, request.split)
     events.emit(Note(f"{run.path}: {task.name}, {split} split, {len(task.splits[split])} rows"))
     answers = _answers(request, run, plan, task, split, events)
-    evaluation = _compared(task, split, answers)
+    evaluation = compare_on(task, split, answers)
     if own_data:
         path = run.evaluation if split == DEV else run.evaluation.with_name(f"evaluation-{split}.json")
         write_json(path, evaluation.model_dump())
@@ -102,7 +97,7 @@ def _answers(request: EvaluateRequest, run: RunFolder, plan: Plan, task: Task, s
         for teacher in load_teachers(plan, run):
             events.emit(WorkStarted(f"asking teacher {teacher.name}"))
             folder = trained_folder(plan.teacher(teacher.name), run)
-            logits = answers_of(teacher, folder, task.splits[split], length, device, _BATCH)
+            logits = answers_of(teacher, folder, task.splits[split], length, device, EVALUATION_BATCH)
             answers.append((teacher.name, "teacher", logits, teacher.parameter_count))
     return answers
 
@@ -124,16 +119,10 @@ def _evaluate_checkpoint(request: EvaluateRequest, folder: Path, events: Events)
         )
     order = match_labels(f"checkpoint {folder.name}", found.head_labels, task)
     split = _split(task, request.split)
-    length = request.max_length or min(found.max_length, _tokenizer_limit(folder))
+    length = request.max_length or text_limit(found)
     events.emit(WorkStarted(f"asking {folder.name}"))
     logits, size = student_answers(folder, task, split, length, resolve_device(request.device))
-    return _compared(task, split, [(folder.name, "student", logits[:, order], size)])
-
-
-def _tokenizer_limit(folder: Path) -> int:
-    from kdcli.models.loading import load_tokenizer
-
-    return min(int(load_tokenizer(folder).model_max_length), _LONGEST)
+    return compare_on(task, split, [(folder.name, "student", logits[:, order], size)])
 
 
 def _split(task: Task, asked: str | None) -> str:
@@ -155,18 +144,3 @@ def _refuse_other_classes(task: Task, plan: Plan) -> None:
                 ", ".join(task.labels[:20]),
             )
         )
-
-
-def _compared(task: Task, split: str, answers: list[Answer]) -> Evaluation:
-    labels = task.splits[split].labels
-    assert labels is not None
-    return compare(
-        task=task.name,
-        split=split,
-        source=task.splits[split].source,
-        metric=task.metric,
-        classes=len(task.labels),
-        labels=labels,
-        train_labels=task.train.labels,
-        answers=answers,
-    )

@@ -24,13 +24,11 @@ from kdcli.jobs.preparation import load_task_of
 from kdcli.jobs.run_folder import RunFolder, find_run
 from kdcli.jobs.teachers import load_teachers, trained_folder
 from kdcli.models.checkpoints import Reference, describe
-from kdcli.models.loading import load_classifier, load_tokenizer
+from kdcli.models.loading import load_classifier, load_tokenizer, text_limit
 from kdcli.models.teachers import Teacher
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
-
-_LONGEST = 512
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def _checkpoint_source(request: ExportRequest, folder: Path) -> _Source:
         raise RequestError(
             Problem(str(folder), "has no classification head", "a checkpoint that was fine-tuned for classification")
         )
-    length = min(found.max_length, int(load_tokenizer(folder).model_max_length), _LONGEST)
+    length = text_limit(found)
     if request.data.is_starter:
         texts: list[Any] = starter.sample_texts(64)
     else:

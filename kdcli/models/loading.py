@@ -10,6 +10,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from kdcli.errors import Problem, RequestError
+from kdcli.models.checkpoints import Checkpoint
+
+_LONGEST = 512
 
 
 def quiet_transformers() -> None:
@@ -29,6 +32,11 @@ def load_tokenizer(folder: Path) -> Any:
     if tokenizer.pad_token_id is None:
         raise RequestError(Problem(str(folder), "the tokenizer has no padding token"))
     return tokenizer
+
+
+def text_limit(checkpoint: Checkpoint) -> int:
+    """Tokens per text that a checkpoint takes: by its positions, by its tokenizer, and 512 at the most."""
+    return min(checkpoint.max_length, int(load_tokenizer(checkpoint.folder).model_max_length), _LONGEST)
 
 
 def load_encoder(folder: Path) -> nn.Module:
