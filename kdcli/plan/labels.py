@@ -27,15 +27,20 @@ def match_labels(where: str, head_labels: Sequence[str], task: Task) -> list[int
     nameless = all(re.fullmatch(r"label \d+", label) for label in given)
     if nameless and len(given) == count and list(task.raw_labels) == [str(row) for row in range(count)]:
         return list(range(count))
-    name = where.removeprefix("--teachers ").partition("=")[0]
+    remedy = "data with these classes, or the right names under id2label in its config.json"
+    if where.startswith("--teachers "):
+        name = where.removeprefix("--teachers ").partition("=")[0]
+        remedy = (
+            f"--set 'teachers.labels.{name}=[{_brief(task.labels, 3)}]' in the order of its outputs, or "
+            "--set teachers.cofinetune.which=all to drop its head and co-finetune it"
+        )
     raise RequestError(
         Problem(
             where,
             "the classes of its head are not the classes of the task",
             _brief(task.labels),
             _brief(head_labels),
-            f"--set 'teachers.labels.{name}=[{_brief(task.labels, 3)}]' in the order of its outputs, or "
-            "--set teachers.cofinetune.which=all to drop its head and co-finetune it",
+            remedy,
         )
     )
 
