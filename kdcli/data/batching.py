@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -32,10 +32,37 @@ class AlignedRuns:
         """Teacher states [B, L_T, D] at the student's tokens [B, L_S, D]: the mean over each run, P·H."""
         if self.identity:
             return states
-        places = torch.arange(states.shape[1], device=states.device)
-        inside = (places >= self.first[..., None]) & (places < self.last[..., None])  # [B, L_S, L_T]
+        return torch.bmm(self._averaging(states), states)
+
+    def pull_attention(self, attention: Tensor) -> Tensor:
+        """Teacher attention [B, A, L_T, L_T] between the student's tokens [B, A, L_S, L_S]: P·A·Q.
+
+        Rows are averaged over each run; a teacher token's mass is spread evenly over the student tokens that it overlaps.
+        Mass on teacher tokens without a counterpart is lost, and the rows that lost some are scaled to sum to 1 again.
+        """
+        if self.identity:
+            return attention
+        inside = self._inside(attention)  # [B, L_S, L_T]
+        spreading = (inside / inside.sum(1, keepdim=True).clamp(min=1)).transpose(1, 2)  # [B, L_T, L_S]
+        moved = torch.matmul(torch.matmul(self._averaging(attention)[:, None], attention), spreading[:, None])
+        return moved / moved.sum(-1, keepdim=True).clamp(min=torch.finfo(moved.dtype).tiny)
+
+    def pull_scores(self, scores: Tensor) -> Tensor:
+        """Teacher scores [B, A, L_T, L_T] between the student's tokens [B, A, L_S, L_S]: means over pairs of runs, P·S·Pᵀ."""
+        if self.identity:
+            return scores
+        averaging = self._averaging(scores)[:, None]
+        return torch.matmul(torch.matmul(averaging, scores), averaging.transpose(-1, -2))
+
+    def _inside(self, like: Tensor) -> Tensor:
+        """[B, L_S, L_T], 1 where a teacher token is in a student token's run."""
+        places = torch.arange(like.shape[-2], device=like.device)
+        return ((places >= self.first[..., None]) & (places < self.last[..., None])).to(like.dtype)
+
+    def _averaging(self, like: Tensor) -> Tensor:
+        """P [B, L_S, L_T], whose rows sum to 1, or to 0 where there is no counterpart."""
         count = (self.last - self.first).clamp(min=1)[..., None]
-        return torch.bmm(inside.to(states.dtype), states) / count.to(states.dtype)
+        return self._inside(like) / count.to(like.dtype)
 
 
 @dataclass
@@ -44,15 +71,17 @@ class Batch:
 
     Attributes:
         rows: sample numbers [B].
-        labels: class indices [B], or None.
+        labels: class indices [B], −1 for a sample without one, or None.
         views: model name → its inputs (``input_ids``, ``attention_mask``, ``token_type_ids`` where it takes them).
         runs: teacher name → where its tokens meet the student's; empty where there is no student.
+        out_of_fold: teacher name → logits [B, C] of a copy that was trained without these samples, where there are such.
     """
 
     rows: Tensor
     labels: Tensor | None
     views: dict[str, dict[str, Tensor]]
     runs: dict[str, AlignedRuns]
+    out_of_fold: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,6 +98,7 @@ class Batch:
                 for name, view in self.views.items()
             },
             {name: AlignedRuns(runs.first.to(device), runs.last.to(device), runs.identity) for name, runs in self.runs.items()},
+            {name: logits.to(device, non_blocking=True) for name, logits in self.out_of_fold.items()},
         )
 
 
@@ -76,10 +106,11 @@ class Samples:
     """A tokenised split from which batches are cut.
 
     Args:
-        labels: class indices [n], or None.
+        labels: class indices [n], −1 for a sample without one, or None.
         views: model name → the split as that model's tokenizer sees it.
         alignments: teacher name → alignment with ``student``'s tokens.
         leading: the view whose lengths the batches are sorted by.
+        out_of_fold: teacher name → logits [n, C] of copies that were trained without the sample.
     """
 
     def __init__(
@@ -88,11 +119,13 @@ class Samples:
         views: Mapping[str, TokenView],
         alignments: Mapping[str, Alignment],
         leading: str,
+        out_of_fold: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> None:
         self.labels = labels
         self.views = views
         self.alignments = alignments
         self.leading = leading
+        self.out_of_fold = dict(out_of_fold or {})
 
     def __len__(self) -> int:
         return len(self.views[self.leading])
@@ -121,7 +154,8 @@ class Samples:
             for name, alignment in self.alignments.items()
         }
         labels = None if self.labels is None else torch.from_numpy(self.labels[chosen])
-        return Batch(torch.from_numpy(chosen), labels, views, runs)
+        unseen = {name: torch.from_numpy(logits[chosen]) for name, logits in self.out_of_fold.items()}
+        return Batch(torch.from_numpy(chosen), labels, views, runs, unseen)
 
 
 def _padded_view(view: TokenView, rows: NDArray[np.int64]) -> dict[str, Tensor]:

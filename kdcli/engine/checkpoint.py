@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,20 @@ class Position:
         step: steps taken in that stage.
         best_score: the best dev score so far, or None.
         best_step: the step of the phase at which it was reached.
+        stale: evaluations since then.
+        window, window_steps: sums of the parts of all terms over the steps since a stage's rule for moving on was last looked
+            at, and the number of those steps.
+        over: the stage has ended before its steps were over.
     """
 
     stage: int = 0
     step: int = 0
     best_score: float | None = None
     best_step: int = 0
+    stale: int = 0
+    window: list[float] = field(default_factory=list)
+    window_steps: int = 0
+    over: bool = False
 
 
 @dataclass
@@ -37,7 +45,7 @@ class State:
     """All that a checkpoint holds.
 
     Attributes:
-        objective: weights of learner and projections.
+        objective: weights of learner and projections (those of all stages).
         optimizer: AdamW's moments.
         scaler: the loss scaler's state (fp16), or None.
         random: random-number state of every process.

@@ -6,6 +6,7 @@ are those of the whole batch, so that the cut changes nothing but memory and tim
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -35,25 +36,40 @@ from kdcli.engine.events import (
 from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.engine.interruption import StopRequest, stop_on_signal
 from kdcli.engine.objective import Objective, ParameterKind
-from kdcli.engine.optimisation import make_optimizer, rate_factor
+from kdcli.engine.optimisation import RateSchedule, make_optimizer, rate_factor
 from kdcli.engine.runtime import restore_rng_state, rng_state
 from kdcli.errors import InterruptedRunError, RunFailedError
+from kdcli.losses.projection import Projections
 from kdcli.losses.term import Term
-from kdcli.models.output import Output
-from kdcli.recipe.schema import Training
+from kdcli.models.output import Output, Wanted
+from kdcli.recipe.schedule import Moment
+from kdcli.recipe.schema import Schedule, Training, Until
 
 Scores = dict[str, dict[str, float]]
-Answering = Callable[[Batch], dict[str, Output]]
+Teaching = Callable[[Batch, Mapping[str, Wanted]], dict[str, Output]]
 
 
 @dataclass
 class Stage:
-    """A part of a phase: its own terms and learning rates, over a number of steps."""
+    """A part of a phase.
+
+    Attributes:
+        steps: optimiser steps at the most.
+        terms: what is minimised.
+        learning_rates: peak rates of body, head and projections.
+        warmup, schedule: how the rates rise and fall; None takes the trainer's settings.
+        freeze: places (``embeddings``, ``head``, numbers of layers) that stay as they are.
+        until: a rule for moving on earlier.
+    """
 
     name: str
     steps: int
     terms: Sequence[Term]
     learning_rates: Mapping[ParameterKind, float]
+    warmup: float | None = None
+    schedule: RateSchedule | None = None
+    freeze: Sequence[int | str] = ()
+    until: Until | None = None
 
 
 @dataclass
@@ -66,7 +82,8 @@ class Phase:
         learner: what is trained; answers by model name.
         stages: one after the other.
         train, dev: tokenised splits.
-        ensemble: the frozen teachers, or None.
+        ensemble: the frozen teachers, or None; asked about a batch with what is needed of whom.
+        projections: the learnable maps of all stages' terms.
         score: dev logits [n, C] by model → scores by model and metric.
         metric: the metric by which the best weights are kept, in the last stage.
         seed: of batches, dropout and projections.
@@ -78,10 +95,11 @@ class Phase:
     stages: Sequence[Stage]
     train: Samples
     dev: Samples
-    ensemble: Answering | None
+    ensemble: Teaching | None
     score: Callable[[Mapping[str, NDArray[np.float32]]], Scores]
     metric: str
     seed: int
+    projections: Projections = field(default_factory=Projections)
 
     @property
     def steps(self) -> int:
@@ -133,7 +151,8 @@ class Trainer:
         self.events.emit(PhaseStarted(phase.name, phase.title, before + position.step, phase.steps))
         for row in range(position.stage, len(phase.stages)):
             if row > position.stage:
-                position.stage, position.step = row, 0
+                position.stage, position.step, position.over = row, 0, False
+                position.window, position.window_steps = [], 0
             run = _StageRun(self, phase, row, position, best)
             if state is not None:
                 run.restore(state)
@@ -158,8 +177,10 @@ class _StageRun:
         self.device = self.accelerator.device
         settings = trainer.settings
         set_seed(phase.seed * 1000 + row + self.accelerator.process_index * 7919)
-        self.objective = Objective(phase.learner, self.stage.terms).to(self.device)
-        optimizer = make_optimizer(self.objective, self.stage.learning_rates, settings.weight_decay)
+        self.row = row
+        self.objective = Objective(phase.learner, self.stage.terms, phase.projections).to(self.device)
+        self.objective.freeze(self.stage.freeze)
+        optimizer = make_optimizer(self.objective, self.stage.learning_rates, settings)
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.model: Any
         self.model, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
@@ -167,6 +188,9 @@ class _StageRun:
         self.per_epoch = -(-len(phase.train) // settings.batch_size)
         self.log_every = max(1, min(50, self.stage.steps // 50))
         self.evaluate_every = max(1, self.per_epoch // settings.evaluations_per_epoch)
+        self.look_every = max(1, round(self.stage.until.window * self.per_epoch)) if self.stage.until else 0
+        self.window = torch.zeros(self.objective.parts, device=self.device)
+        self.remarked: set[str] = set()
         self._forget_sums()
 
     def restore(self, state: State) -> None:
@@ -176,13 +200,15 @@ class _StageRun:
         if state.scaler is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state.scaler)
         restore_rng_state(state.random[self.accelerator.process_index % len(state.random)])
+        if self.position.window and self.accelerator.is_main_process:
+            self.window += torch.tensor(self.position.window, device=self.device)
 
     def train(self) -> dict[str, Tensor] | None:
         """All steps that are left; returns the best weights so far."""
         self.model.train()
         batches: list[NDArray[np.int64]] = []
         epoch = -1
-        while self.position.step < self.stage.steps:
+        while self.position.step < self.stage.steps and not self.position.over:
             step = self.position.step
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
@@ -197,6 +223,7 @@ class _StageRun:
     def _step(self, rows: NDArray[np.int64]) -> None:
         """One optimiser step over one global batch."""
         processes = self.accelerator.num_processes
+        self.objective.begin(self._moment())
         shares = self._shares(rows)
         has_share = len(shares) > 0
         micro_batches = [self.phase.train.batch(part).to(self.device) for part in shares or [rows[:1]]]
@@ -207,28 +234,47 @@ class _StageRun:
         whole = whole.clamp(min=1.0)
         self._set_rate()
         self.objective.observe(self._logs_now())
+        weights = self.objective.weights
         for place, batch in enumerate(micro_batches):
             waits = processes > 1 and place < len(micro_batches) - 1
             with self.accelerator.no_sync(self.model) if waits else nullcontext():
-                answers = self.phase.ensemble(batch) if self.phase.ensemble is not None else {}
-                values = self.model(batch, answers) / whole * has_share
-                self.accelerator.backward(values.sum() * processes)
-            self.sums += values.detach()
+                values = self.model(batch, self._taught(batch)) / whole * has_share
+                self.accelerator.backward((values * weights).sum() * processes)
+            self.window += values.detach()
+            self.sums += values.detach() * weights
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.trainer.settings.clip_norm)
         self._guard(norm, micro_batches, whole)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.norm = norm
 
+    def _taught(self, batch: Batch) -> dict[str, Output]:
+        """What the teachers say that this step asks."""
+        needs = self.objective.teacher_needs()
+        return self.phase.ensemble(batch, needs) if self.phase.ensemble is not None and needs else {}
+
+    def _moment(self) -> Moment:
+        epochs = -(-self.stage.steps // self.per_epoch)
+        step = self.position.step
+        return Moment(step, self.stage.steps, step // self.per_epoch, epochs, self.phase.seed, self.row)
+
     def _shares(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """This process's micro-batches of a global batch; none where a last batch is smaller than the processes."""
+        """This process's micro-batches of a global batch; none where a last batch is smaller than the processes.
+
+        Samples that a term compares with each other stay together.
+        """
         processes, parts = self.accelerator.num_processes, self.trainer.settings.accumulation
-        shares = np.array_split(rows, min(len(rows), processes * parts))
-        return [share for share in shares[self.accelerator.process_index :: processes] if len(share)]
+        size = self.objective.group or len(rows)
+        groups = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+        pieces = min(len(groups), processes * parts)
+        bounds = [len(groups) * piece // pieces for piece in range(pieces + 1)]
+        shares = [np.concatenate(groups[begin:end]) for begin, end in itertools.pairwise(bounds)]
+        return shares[self.accelerator.process_index :: processes]
 
     def _set_rate(self) -> None:
-        settings = self.trainer.settings
-        factor = rate_factor(self.position.step, self.stage.steps, settings.warmup, settings.schedule)
+        settings, stage = self.trainer.settings, self.stage
+        warmup = settings.warmup if stage.warmup is None else stage.warmup
+        factor = rate_factor(self.position.step, stage.steps, warmup, stage.schedule or settings.schedule)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
 
@@ -247,11 +293,10 @@ class _StageRun:
     def _terms_without_finite_gradient(self, micro_batches: list[Batch], counts: Tensor) -> list[str]:
         culprits = set()
         for batch in micro_batches:
-            answers = self.phase.ensemble(batch) if self.phase.ensemble is not None else {}
-            outputs = {**answers, **self.phase.learner(batch)}
+            outputs = {**self._taught(batch), **self.phase.learner(batch, self.objective.needs)}
             shares = torch.split(counts, [term.parts for term in self.stage.terms])
             for term, share in zip(self.stage.terms, shares, strict=True):
-                value = (term(batch, outputs) / share).sum() * term.weight
+                value = (term(batch, outputs) / share).sum() * term.at_moment(term.weight)
                 gradients = torch.autograd.grad(value, self.parameters, retain_graph=True, allow_unused=True)
                 if not all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None):
                     culprits.add(term.name)
@@ -271,10 +316,12 @@ class _StageRun:
         self.trainer.events.emit(StepDone(phase.name, self.stage.name, total_step, phase.steps, samples))
         if step % self.log_every == 0 or step == self.stage.steps:
             self._log(total_step)
-        at_end = step == self.stage.steps
+        self.position.over = self._moves_on(total_step)
+        at_end = step == self.stage.steps or self.position.over
         evaluates = at_end or (step % self.evaluate_every == 0 and self.stage.steps - step >= self.evaluate_every // 2)
         if evaluates:
             self._evaluate(total_step)
+            self.position.over = self.position.over or self._is_stale(total_step)
             self._save(total_step)
         if self._stop_asked():
             if not evaluates:
@@ -282,6 +329,35 @@ class _StageRun:
             raise InterruptedRunError(
                 f"stopped at step {total_step} of {phase.steps} ({phase.title}); the state is saved, --resume goes on"
             )
+
+    def _moves_on(self, total_step: int) -> bool:
+        """Whether the stage's rule for moving on is met; looked at once per window, alike on all processes."""
+        until = self.stage.until
+        if until is None:
+            return False
+        self.position.window_steps += 1
+        if self.position.window_steps < self.look_every:
+            return False
+        means: Tensor = self.accelerator.reduce(self.window, "sum") / self.position.window_steps
+        value = self.objective.by_term(means)[until.loss] / self.objective.scales()[until.loss]
+        self.window.zero_()
+        self.position.window_steps = 0
+        if value >= until.below:
+            return False
+        self._say(f"{self.stage.name}: {until.loss} is {value:.4g}, below {until.below:g}: moving on", total_step)
+        return True
+
+    def _is_stale(self, total_step: int) -> bool:
+        """Whether dev has not become better for as many evaluations as early stopping waits for."""
+        patience = self.trainer.settings.early_stopping
+        if patience is None or not self.is_last or self.position.stale < patience:
+            return False
+        if self.position.step < self.stage.steps:
+            self._say(f"{self.stage.name}: no better dev score for {patience} evaluations: stopping early", total_step)
+        return True
+
+    def _say(self, text: str, total_step: int) -> None:
+        self.trainer.events.emit(Note(f"step {total_step} of {self.phase.steps}, {text}"))
 
     def _stop_asked(self) -> bool:
         if self.accelerator.num_processes == 1:
@@ -296,7 +372,15 @@ class _StageRun:
         values |= {"loss": means.sum().item(), "learning-rate": self.optimizer.param_groups[0]["lr"]}
         if self.norm is not None:
             values["gradient-norm"] = float(self.norm)
-        values |= self.objective.observed()
+        for term in self.stage.terms:
+            if isinstance(term.weight, Schedule):
+                values[f"{term.name}/weight"] = term.at_moment(term.weight)
+        figures, remarks = self.objective.observed()
+        for remark in remarks:
+            if remark not in self.remarked:
+                self.remarked.add(remark)
+                self.trainer.events.emit(Note(remark, warning=True))
+        values |= figures
         epoch = self.position.step / self.per_epoch
         self.trainer.events.emit(Logged(self.phase.name, self.stage.name, total_step, epoch, values))
         self._forget_sums()
@@ -316,6 +400,7 @@ class _StageRun:
         scores = self.phase.score(logits)
         score = float(np.mean([values[self.phase.metric] for values in scores.values()]))
         best = self.is_last and (self.position.best_score is None or score > self.position.best_score)
+        self.position.stale = 0 if best else self.position.stale + 1
         if best:
             self.position.best_score, self.position.best_step = score, total_step
             self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.phase.learner.state_dict().items()}
@@ -326,6 +411,9 @@ class _StageRun:
 
     def _save(self, total_step: int) -> None:
         states = gather_object([rng_state()])
+        if self.stage.until is not None:
+            window: Tensor = self.accelerator.reduce(self.window, "sum")
+            self.position.window = window.tolist()
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             checkpoint.save(

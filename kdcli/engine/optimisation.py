@@ -1,38 +1,59 @@
-"""AdamW over three kinds of parameters, and the learning rate over the steps."""
+"""The optimiser over parts with rates of their own, and the learning rate over the steps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from kdcli.engine.objective import Objective, ParameterKind
+from kdcli.recipe.schema import Training
 
-Schedule = Literal["linear", "cosine", "constant"]
+RateSchedule = Literal["linear", "cosine", "constant"]
 
 
 def make_optimizer(
-    objective: Objective, learning_rates: Mapping[ParameterKind, float], weight_decay: float
-) -> torch.optim.AdamW:
-    """AdamW; body, head and projections each have their own peak rate, biases and norms no decay."""
-    kinds = objective.kinds()
-    groups: dict[tuple[ParameterKind, bool], list[nn.Parameter]] = {}
+    objective: Objective, learning_rates: Mapping[ParameterKind, float], settings: Training
+) -> torch.optim.Optimizer:
+    """The recipe's optimiser over what moves; biases and norms have no decay.
+
+    Body, head and projections each have their own peak rate. With a layer decay d, a parameter of layer j of K takes the rate
+    times d^(K − j), the embeddings standing at j = 0; head and projections take theirs whole.
+    """
+    kinds, depths = objective.kinds(), objective.depths()
+    top = max((depth for depth in depths.values() if isinstance(depth, int)), default=0)
+    groups: dict[tuple[ParameterKind, int, bool], list[nn.Parameter]] = {}
     for name, parameter in objective.named_parameters():
+        depth = depths.get(name, top)
+        below = top - depth if isinstance(depth, int) and settings.layer_decay < 1 else 0
         if parameter.requires_grad:
-            groups.setdefault((kinds[name], parameter.ndim > 1), []).append(parameter)
-    return torch.optim.AdamW(
+            groups.setdefault((kinds[name], below, parameter.ndim > 1), []).append(parameter)
+    return _optimizer(
         [
-            {"params": parameters, "lr": learning_rates[kind], "weight_decay": weight_decay if decays else 0.0}
-            for (kind, decays), parameters in sorted(groups.items())
+            {
+                "params": parameters,
+                "lr": learning_rates[kind] * settings.layer_decay**below,
+                "weight_decay": settings.weight_decay if decays else 0.0,
+            }
+            for (kind, below, decays), parameters in sorted(groups.items(), key=lambda entry: entry[0])
         ],
-        fused=True,
+        settings,
     )
 
 
-def rate_factor(step: int, steps: int, warmup: float, schedule: Schedule) -> float:
+def _optimizer(groups: list[dict[str, Any]], settings: Training) -> torch.optim.Optimizer:
+    about = settings.optimizer
+    if about.name == "adafactor":
+        return torch.optim.Adafactor(groups)
+    if about.name == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=about.beta1)
+    return torch.optim.AdamW(groups, betas=(about.beta1, about.beta2), eps=about.epsilon, fused=True)
+
+
+def rate_factor(step: int, steps: int, warmup: float, schedule: RateSchedule) -> float:
     """The factor of the peak learning rate at ``step`` (from 0) of ``steps``.
 
     >>> [round(rate_factor(step, 10, 0.2, "linear"), 2) for step in range(10)]

@@ -7,97 +7,124 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from kdcli.data.batching import Batch
-from kdcli.losses.term import Capture, Outputs, Term
+from kdcli.losses.layers import LayerTerm, Pairs, matched_tokens, pooled
+from kdcli.losses.projection import Projections
+from kdcli.losses.term import Outputs, Reduction
 from kdcli.models.student import STUDENT
+from kdcli.recipe.schema import Schedule, Tokens
 
-Pairs = Mapping[int, int]
+Side = Literal["teacher", "student"]
 
 
-class HiddenMseTerm(Term):
-    """Mean squared error between matched hidden states, summed over teachers and matched layers.
+class HiddenTerm(LayerTerm):
+    """A comparison of matched hidden states, of all tokens or of one vector per sample.
 
-    L_hid = Σ_i Σ_j MSE(H^S_j, W_ij · P_i · H^i_m(j)) (MT-BERT, eq. 4): the mean runs over the width and over the real student
-    tokens that have a counterpart in that teacher's text; P_i is the alignment of the two tokenizers, W a learnable map
-    without bias. W on the teacher's side can shrink both sides to nothing; ``projected-std`` in the log shows it.
+    Where all tokens are compared, the mean runs over the real student tokens that have a counterpart in the teacher's text, and
+    teacher states are brought to the student's tokens by the alignment P of the two tokenizers. The first tokens ([CLS]) and
+    means over each model's own tokens need no alignment; there the mean runs over samples.
 
     Shapes: student [B, L_S, D_S], teacher [B, L_T, D_T].
 
     Args:
         pairs: teacher name → {student layer: teacher layer}, 0 is the embeddings.
         student_width, teacher_widths: D_S, and D_T by teacher name.
-        side: whose states are projected, or None for no projection.
+        projections: where the learnable maps are kept.
+        side: whose states are projected, by teacher; None for no projection.
         share: one matrix per pair of layers, or one per teacher.
+        tokens: all real tokens, the first one, or the mean over them.
+        layer_reduction, teacher_reduction, weight, name: as in :class:`LayerTerm`.
     """
 
-    name = "hidden-mse"
+    kinds = ("hidden",)
 
     def __init__(
         self,
         pairs: Mapping[str, Pairs],
         student_width: int,
         teacher_widths: Mapping[str, int],
-        side: Literal["teacher", "student"] | None = "teacher",
+        projections: Projections | None = None,
+        side: Mapping[str, Side | None] | Side | None = None,
         share: Literal["per-layer", "per-teacher"] = "per-layer",
-        weight: float = 1.0,
+        tokens: Tokens = "all",
+        layer_reduction: Reduction = "sum",
+        teacher_reduction: Reduction = "mean",
+        weight: float | Schedule = 1.0,
+        name: str | None = None,
     ) -> None:
-        super().__init__(weight)
-        self.pairs = {name: dict(rows) for name, rows in pairs.items()}
-        self.parts = len(self.pairs)
-        self.side, self.share = side, share
-        layers = {name: frozenset(rows.values()) for name, rows in self.pairs.items()}
-        student_layers = frozenset(row for rows in self.pairs.values() for row in rows)
-        self.needs = Capture(hidden={STUDENT: student_layers, **layers})
-        self.projections = nn.ModuleDict()
-        if side is not None:
-            for name, rows in self.pairs.items():
-                ends = teacher_widths[name], student_width
-                begin, end = ends if side == "teacher" else ends[::-1]
-                for key in dict.fromkeys(self._key(name, row) for row in rows):
-                    self.projections[key] = _projection(begin, end)
+        super().__init__(pairs, layer_reduction, teacher_reduction, weight, name)
+        self.tokens = tokens
+        self.sides = {teacher: side.get(teacher) if isinstance(side, Mapping) else side for teacher in self.pairs}
+        bank = Projections() if projections is None else projections
+        self.projections: dict[tuple[str, int, int], nn.Linear] = {}  # a plain dict: they belong to the objective
+        for teacher, rows in self.pairs.items():
+            end = self.sides[teacher]
+            for pair in rows.items() if end is not None else ():
+                place = f"-{pair[0]}-{pair[1]}" if share == "per-layer" else ""
+                widths = (
+                    (teacher_widths[teacher], student_width) if end == "teacher" else (student_width, teacher_widths[teacher])
+                )
+                self.projections[teacher, *pair] = bank.between(f"{self.name}-{teacher}{place}", *widths)
 
-    def _key(self, teacher: str, student_layer: int) -> str:
-        return f"{teacher}-{student_layer}" if self.share == "per-layer" else teacher
+    def units(self, batch: Batch, teacher: str) -> Tensor:
+        if self.tokens == "all":
+            return matched_tokens(batch, teacher).sum().float()
+        return torch.tensor(float(len(batch)), device=batch.rows.device)
 
-    def count(self, batch: Batch) -> Tensor:
-        return torch.stack([self._mask(batch, name).sum().float() for name in self.pairs])
+    def compare(self, batch: Batch, outputs: Outputs, teacher: str, student_layer: int, teacher_layer: int) -> Tensor:
+        ours, theirs = outputs[STUDENT].hidden[student_layer].float(), outputs[teacher].hidden[teacher_layer].float()
+        mask = None
+        if self.tokens == "all":
+            theirs = batch.runs[teacher].pull(theirs)
+            mask = matched_tokens(batch, teacher)
+        else:
+            ours = pooled(ours, batch.views[STUDENT]["attention_mask"], self.tokens)
+            theirs = pooled(theirs, batch.views[teacher]["attention_mask"], self.tokens)
+        projection = self.projections.get((teacher, student_layer, teacher_layer))
+        if projection is not None and self.sides[teacher] == "student":
+            ours = projection(ours)
+        elif projection is not None:
+            theirs = projection(theirs)
+        if self.observing and projection is not None and self.sides[teacher] == "teacher":
+            rows = theirs.detach() if mask is None else theirs.detach()[mask]
+            self.observed[f"projected-std/{teacher}-{student_layer}"] = rows.std(0, correction=0).mean()
+        distances = self.distance(ours, theirs)
+        return distances.sum() if mask is None else distances.masked_fill(~mask, 0.0).sum()
 
-    def _mask(self, batch: Batch, teacher: str) -> Tensor:
-        """[B, L_S], True on real student tokens that have a counterpart."""
-        return (batch.views[STUDENT]["attention_mask"] > 0) & batch.runs[teacher].matched()
-
-    def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
-        totals = []
-        for name, rows in self.pairs.items():
-            mask = self._mask(batch, name)
-            total = torch.zeros((), device=mask.device)
-            for student_layer, teacher_layer in rows.items():
-                student = outputs[STUDENT].hidden[student_layer].float()
-                teacher = batch.runs[name].pull(outputs[name].hidden[teacher_layer].float())
-                student, teacher = self._projected(name, student_layer, student, teacher)
-                errors = (student - teacher).square().mean(-1)  # [B, L_S]
-                total = total + errors.masked_fill(~mask, 0.0).sum()
-                if self.observing:
-                    spread = teacher.detach()[mask].std(0, correction=0).mean()
-                    self.observed[f"projected-std/{name}-{student_layer}"] = spread
-            totals.append(total)
-        return torch.stack(totals)
-
-    def _projected(self, name: str, student_layer: int, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        if self.side is None:
-            return student, teacher
-        projection = self.projections[self._key(name, student_layer)]
-        if self.side == "teacher":
-            return student, projection(teacher)
-        return projection(student), teacher
+    def distance(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        """Of states [..., D] on both sides → [...]."""
+        raise NotImplementedError
 
 
-def _projection(begin: int, end: int) -> nn.Linear:
-    """A map between widths that starts as the identity where it can, as an orthogonal map where it cannot."""
-    linear = nn.Linear(begin, end, bias=False)
-    if begin == end:
-        nn.init.eye_(linear.weight)
-    else:
-        nn.init.orthogonal_(linear.weight)
-    return linear
+class HiddenMseTerm(HiddenTerm):
+    """Mean squared error between matched hidden states, mean over tokens and width.
+
+    L_hid = Σ_i Σ_j MSE(H^S_j, W_ij · P_i · H^i_m(j)) (MT-BERT, eq. 4), P_i the alignment and W a learnable map without bias.
+    W on the teacher's side can shrink both sides to nothing; ``projected-std`` in the log shows it. With ``normalise`` and the
+    first token it is the loss of Patient KD (Sun et al. 2019, eq. 7), whose β supposes the mean over the width. FitNets' hint
+    loss (Romero et al. 2015, eq. 3) and TinyBERT's (Jiao et al. 2020, eqs. 8 and 9) are this one with a map on the student's
+    side.
+    """
+
+    name = "hidden-mse"
+    normalise = False
+
+    def distance(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        if self.normalise:
+            ours, theirs = functional.normalize(ours, dim=-1), functional.normalize(theirs, dim=-1)
+        return (ours - theirs).square().mean(-1)
+
+
+class HiddenCosineTerm(HiddenTerm):
+    """One minus the cosine between matched hidden states, mean over tokens.
+
+    Of the first token: L_cos of Knowledge Distillation from Internal Representations (Aguilar et al. 2020, eq. 3). Of all
+    tokens of the last layer: DistilBERT's (Sanh et al. 2019).
+    """
+
+    name = "hidden-cosine"
+
+    def distance(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        return 1.0 - functional.cosine_similarity(ours, theirs, dim=-1)

@@ -1,22 +1,30 @@
-"""Losses on the class distribution: gold labels and teachers' soft labels."""
+"""Losses on the class distribution: gold labels, teachers' soft labels, teachers' logits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from kdcli.data.batching import Batch
-from kdcli.losses.term import Outputs, Term
-from kdcli.losses.weighting import WEIGHTINGS
+from kdcli.losses import weighting as weights_by
+from kdcli.losses.divergences import DIVERGENCES
+from kdcli.losses.term import Outputs, Reduction, Term
+from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
+from kdcli.recipe.schedule import Moment
+from kdcli.recipe.schema import Schedule
+
+_NO_LABEL = -1
+_FLAT = 0.02
+_ENOUGH = 5
 
 
 class HardLabelsTerm(Term):
-    """Cross-entropy against the gold label in nats, mean over samples, summed over the models that learn.
+    """Cross-entropy against the gold label in nats, mean over samples that have one, summed over the models that learn.
 
     One model when a student learns; all teachers when they are co-finetuned (MT-BERT, stage 1).
 
@@ -25,27 +33,50 @@ class HardLabelsTerm(Term):
 
     name = "hard-labels"
 
-    def __init__(self, models: Sequence[str] = (STUDENT,), weight: float = 1.0) -> None:
+    def __init__(self, models: Sequence[str] = (STUDENT,), weight: float | Schedule = 1.0, name: str | None = None) -> None:
         super().__init__(weight)
+        self.name = name or self.name
         self.models = tuple(models)
         self.parts = len(self.models)
+        self.scale = float(self.parts)
+
+    def needs(self) -> dict[str, Wanted]:
+        return {name: Wanted() for name in self.models}
 
     def count(self, batch: Batch) -> Tensor:
-        return torch.full((self.parts,), float(len(batch)))
+        assert batch.labels is not None
+        return (batch.labels != _NO_LABEL).sum().float().expand(self.parts)
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         assert batch.labels is not None
-        losses = [functional.cross_entropy(outputs[name].logits.float(), batch.labels, reduction="sum") for name in self.models]
+        losses = [
+            functional.cross_entropy(outputs[name].logits.float(), batch.labels, reduction="sum", ignore_index=_NO_LABEL)
+            for name in self.models
+        ]
         return torch.stack(losses)
 
 
 class SoftLabelsTerm(Term):
-    """Cross-entropy against each teacher's softened distribution, in nats, mean over samples, summed over teachers.
+    """Distance between the student's softened class distribution and each teacher's, mean over samples.
 
-    Σ_i w_i · CE(softmax(z_i/t), z_S/t), with w_i = 1/(1 + CE(y, z_i)) under inverse-error weighting; t² only where asked for
-    (MT-BERT, eq. 5; Hinton et al. 2015 multiply by t²).
+    Σ_i or mean_i of w_i · CE(softmax(z_i/t), z_S/t); t² only where asked for (Hinton et al. 2015 do, MT-BERT's eq. 5 does not).
+    Other divergences, weights per sample and teacher, and drawing one teacher per step (SKDBERT, Ding et al. 2023) are options.
 
     Shapes: logits [B, C] on both sides.
+
+    Args:
+        teachers: their names.
+        temperature: t, a number or a schedule.
+        temperature_squared: multiply by t².
+        divergence: one of :data:`DIVERGENCES`.
+        weighting: a name of the recipe language, or teacher → weight.
+        normalise_weights: scale a sample's weights to the mean 1 over the teachers.
+        scale: ``correctness`` or ``agreement`` of the ensemble as a further factor per sample, or ``none``.
+        min_uncertainty: samples on which the student is surer than this are left out (they still count in the mean).
+        chances: teacher → chance of being the one that a step asks; None asks all.
+        sizes: teacher → parameters, for weighting by uncertainty.
+        teacher_reduction: how the teachers' values become one.
+        weight, name: of the term.
     """
 
     name = "soft-labels"
@@ -53,30 +84,147 @@ class SoftLabelsTerm(Term):
     def __init__(
         self,
         teachers: Sequence[str],
-        temperature: float = 1.0,
+        temperature: float | Schedule = 1.0,
         temperature_squared: bool = False,
-        weighting: Literal["inverse-error", "uniform"] = "inverse-error",
-        weight: float = 1.0,
+        divergence: str = "cross-entropy",
+        weighting: str | Mapping[str, float] = "uniform",
+        normalise_weights: bool = False,
+        scale: str = "none",
+        min_uncertainty: float = 0.0,
+        chances: Mapping[str, float] | None = None,
+        sizes: Mapping[str, int] | None = None,
+        teacher_reduction: Reduction = "mean",
+        weight: float | Schedule = 1.0,
+        name: str | None = None,
     ) -> None:
         super().__init__(weight)
+        self.name = name or self.name
         self.teachers = tuple(teachers)
         self.parts = len(self.teachers)
-        self.temperature = temperature
-        self.factor = temperature**2 if temperature_squared else 1.0
-        self.weighting = WEIGHTINGS[weighting]
+        self.temperature, self.squared = temperature, temperature_squared
+        self.divergence = DIVERGENCES[divergence]
+        self.weighting, self.normalise, self.ensemble_scale = weighting, normalise_weights, scale
+        self.min_uncertainty = min_uncertainty
+        self.chances = None if chances is None else np.array([chances[name] for name in self.teachers])
+        self.sizes = [] if sizes is None else [sizes[name] for name in self.teachers]
+        asked = self.parts if chances is None else 1
+        self.factor = 1.0 / asked if teacher_reduction == "mean" else 1.0
+        self.scale = self.factor * asked
+        self.asked = self.teachers
+        self._spreads: list[float] = []
+
+    def begin(self, moment: Moment) -> None:
+        super().begin(moment)
+        if self.chances is not None:
+            generator = np.random.default_rng([moment.seed, moment.stage, moment.step])
+            self.asked = (self.teachers[generator.choice(self.parts, p=self.chances / self.chances.sum())],)
+
+    def needs(self) -> dict[str, Wanted]:
+        return {name: Wanted() for name in (STUDENT, *self.asked)}
 
     def count(self, batch: Batch) -> Tensor:
         return torch.full((self.parts,), float(len(batch)))
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
-        student = functional.log_softmax(outputs[STUDENT].logits.float() / self.temperature, dim=-1)  # [B, C]
-        totals = []
-        for name in self.teachers:
-            logits = outputs[name].logits.float()
-            teacher = functional.softmax(logits / self.temperature, dim=-1)
-            weights = self.weighting(logits, batch.labels)  # [B]
-            totals.append(-(weights * (teacher * student).sum(-1)).sum() * self.factor)
+        temperature = self.at_moment(self.temperature)
+        ours = outputs[STUDENT].logits.float()
+        weights = self._weights(batch, outputs)  # [N, B]
+        student = functional.log_softmax(ours / temperature, dim=-1)  # [B, C]
+        factor = self.factor * (temperature**2 if self.squared else 1.0)
+        totals = {}
+        for row, name in enumerate(self.asked):
+            teacher = functional.log_softmax(outputs[name].logits.float() / temperature, dim=-1)
+            totals[name] = (weights[row] * self.divergence(student, teacher)).sum() * factor
+        nothing = torch.zeros((), device=ours.device)
+        return torch.stack([totals.get(name, nothing) for name in self.teachers])
+
+    def _weights(self, batch: Batch, outputs: Outputs) -> Tensor:
+        """Weights [N, B] of the teachers that are asked, from out-of-fold logits where there are such."""
+        logits = torch.stack([batch.out_of_fold.get(name, outputs[name].logits).float() for name in self.asked])
+        unsure = weights_by.uncertainty_of(outputs[STUDENT].logits)
+        weights = self._by_teacher(logits, batch.labels, unsure)
+        if self.normalise:
+            weights = weights_by.normalised(weights)
+        if self.observing:
+            for row, name in enumerate(self.asked):
+                self.observed[f"weight-mean/{name}"] = weights[row].mean()
+                self.observed[f"weight-spread/{name}"] = weights[row].std(correction=0)
+        if self.ensemble_scale == "correctness":
+            assert batch.labels is not None
+            weights = weights * weights_by.ensemble_correctness(logits, batch.labels)
+        elif self.ensemble_scale == "agreement":
+            weights = weights * weights_by.ensemble_agreement(logits)
+        if self.min_uncertainty > 0:
+            weights = weights * (unsure >= self.min_uncertainty)
             if self.observing:
-                self.observed[f"weight-mean/{name}"] = weights.mean()
-                self.observed[f"weight-spread/{name}"] = weights.std(correction=0)
-        return torch.stack(totals)
+                self.observed["kept"] = (unsure >= self.min_uncertainty).float().mean()
+        return weights
+
+    def _by_teacher(self, logits: Tensor, labels: Tensor | None, unsure: Tensor) -> Tensor:
+        how = self.weighting
+        if not isinstance(how, str):
+            return weights_by.fixed(logits, [how[name] for name in self.asked])
+        if how in ("inverse-error", "softmax-error"):
+            assert labels is not None
+            return (weights_by.inverse_error if how == "inverse-error" else weights_by.softmax_error)(logits, labels)
+        if how == "uncertainty":
+            return weights_by.by_uncertainty(logits, unsure, self.sizes)
+        return {"uniform": weights_by.uniform, "confidence": weights_by.confidence, "agreement": weights_by.agreement}[how](
+            logits
+        )
+
+    def remark(self, observed: Mapping[str, float]) -> str | None:
+        """Say it when weights that are computed turn out to be the same everywhere."""
+        if not isinstance(self.weighting, str) or self.weighting == "uniform":
+            return None
+        means = [value for key, value in observed.items() if key.startswith("weight-mean/")]
+        spreads = [value for key, value in observed.items() if key.startswith("weight-spread/")]
+        self._spreads.append(max([*spreads, max(means, default=0.0) - min(means, default=0.0)]))
+        if len(self._spreads) < _ENOUGH or max(self._spreads[-_ENOUGH:]) >= _FLAT:
+            return None
+        remedy = "teachers.out_of_fold: 5 weights them by what they say of rows that they have not seen"
+        if self.weighting not in ("inverse-error", "softmax-error"):
+            remedy = "weighting: uniform does the same"
+        return (
+            f"{self.name}: weighting by {self.weighting} says nothing here: the weights differ by less than {_FLAT} between "
+            f"samples and teachers; {remedy}"
+        )
+
+
+class LogitsMseTerm(Term):
+    """Mean squared difference (z_S − φ·z_T)² of the logits, mean over samples and classes.
+
+    With φ rising to 1 over the stage: Annealing KD, stage 1 (Jafari et al. 2021, eq. 4).
+
+    Shapes: logits [B, C] on both sides.
+    """
+
+    name = "logits-mse"
+
+    def __init__(
+        self,
+        teachers: Sequence[str],
+        factor: float | Schedule = 1.0,
+        teacher_reduction: Reduction = "mean",
+        weight: float | Schedule = 1.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(weight)
+        self.name = name or self.name
+        self.teachers = tuple(teachers)
+        self.parts = len(self.teachers)
+        self.factor = factor
+        self.share = 1.0 / self.parts if teacher_reduction == "mean" else 1.0
+        self.scale = self.share * self.parts
+
+    def needs(self) -> dict[str, Wanted]:
+        return {name: Wanted() for name in (STUDENT, *self.teachers)}
+
+    def count(self, batch: Batch) -> Tensor:
+        return torch.full((self.parts,), float(len(batch)))
+
+    def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
+        factor = self.at_moment(self.factor)
+        ours = outputs[STUDENT].logits.float()
+        errors = [(ours - factor * outputs[name].logits.float()).square().mean(-1).sum() for name in self.teachers]
+        return torch.stack(errors) * self.share

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor, nn
 
 from kdcli.data.batching import Batch
-from kdcli.models.output import Output
+from kdcli.models.output import Output, Wanted
+from kdcli.recipe.schedule import Moment, value_at
+from kdcli.recipe.schema import Schedule
 
 Outputs = Mapping[str, Output]
-
-
-@dataclass(frozen=True)
-class Capture:
-    """What a term needs of the models besides logits.
-
-    Attributes:
-        hidden: model name → layers whose hidden states are asked for.
-    """
-
-    hidden: Mapping[str, frozenset[int]] = field(default_factory=dict)
+Reduction = Literal["mean", "sum"]
 
 
 class Term(nn.Module):
@@ -33,21 +25,37 @@ class Term(nn.Module):
 
     Attributes:
         name: stands in logs.
-        weight: factor in the objective.
+        weight: factor in the objective, a number or a schedule over the stage.
         parts: how many parts there are.
-        needs: what must be captured.
+        scale: value of the term if every comparison that it makes had the value 1.
+        group: samples that must not be parted when a batch is cut; 0 for the whole batch.
+        moment: where in the stage the next forward pass is.
         observing: whether the next forward pass shall leave figures worth logging in ``observed`` (they cost a little).
     """
 
     name: str = "term"
     parts: int = 1
-    needs: Capture = Capture()
+    scale: float = 1.0
+    group: int = 1
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: float | Schedule = 1.0) -> None:
         super().__init__()
         self.weight = weight
+        self.moment = Moment()
         self.observing = False
         self.observed: dict[str, Tensor] = {}
+
+    def begin(self, moment: Moment) -> None:
+        """Be told where in the stage the next step is; what is drawn at random follows from that alone."""
+        self.moment = moment
+
+    def at_moment(self, value: float | Schedule) -> float:
+        """A number as it is, a schedule at this moment."""
+        return value_at(value, self.moment)
+
+    def needs(self) -> dict[str, Wanted]:
+        """The models that this step asks, and what must be seen of their insides."""
+        raise NotImplementedError
 
     def count(self, batch: Batch) -> Tensor:
         """Units [parts] in the batch, fp32; known before any model has run."""
@@ -56,3 +64,7 @@ class Term(nn.Module):
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         """Totals [parts] over the batch's units, fp32."""
         raise NotImplementedError
+
+    def remark(self, observed: Mapping[str, float]) -> str | None:
+        """A sentence that the user should read, from what the term has observed lately; None if there is none."""
+        return None

@@ -1,32 +1,97 @@
-"""How much each teacher counts on each sample."""
+"""How much each teacher counts on each sample.
+
+All functions take the teachers' logits [N, B, C] (N teachers, in order) and return weights [N, B]. A weight of 1 is the neutral
+one; what is normalised has the mean 1 over the teachers.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kdcli.errors import Problem, RequestError
+
+def errors(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy [N, B] of each teacher against the gold labels [B], in nats."""
+    wanted = labels.expand(len(logits), -1)
+    return functional.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), reduction="none").view(wanted.shape)
 
 
-def inverse_error(logits: Tensor, labels: Tensor | None) -> Tensor:
-    """1 / (1 + CE(y, z)) per sample: a teacher that is wrong on a sample weighs less there (MT-BERT, eq. 5).
+def uniform(logits: Tensor) -> Tensor:
+    """1 everywhere."""
+    return torch.ones(logits.shape[:2], device=logits.device)
 
-    Shapes: logits [B, C], labels [B] → [B], in (0, 1]. Weights are not normalised over teachers.
 
-    Raises:
-        RequestError: the samples have no labels.
+def fixed(logits: Tensor, weights: Sequence[float]) -> Tensor:
+    """The same weight for all samples of a teacher."""
+    return torch.tensor(weights, device=logits.device)[:, None].expand(logits.shape[:2])
+
+
+def inverse_error(logits: Tensor, labels: Tensor) -> Tensor:
+    """1/(1 + CE(y, z)), in (0, 1]: a teacher that is wrong on a sample weighs less there (MT-BERT, eq. 5)."""
+    return 1.0 / (1.0 + errors(logits, labels))
+
+
+def softmax_error(logits: Tensor, labels: Tensor) -> Tensor:
+    """N · softmax over the teachers of −CE(y, z): by how much likelier each of them holds the gold label."""
+    return len(logits) * functional.softmax(-errors(logits, labels), dim=0)
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """The largest class probability, from 1/C to 1; needs no labels."""
+    return logits.float().softmax(-1).amax(-1)
+
+
+def agreement(logits: Tensor) -> Tensor:
+    """1 − total variation between a teacher's distribution and the mean of the others', from 0 to 1; needs no labels.
+
+    For text without labels: a teacher that stands alone there weighs less. One teacher agrees with itself: 1.
     """
-    if labels is None:
-        raise RequestError(
-            Problem("weighting: inverse-error", "needs gold labels", remedy="weighting: uniform for unlabelled text")
-        )
-    return 1.0 / (1.0 + functional.cross_entropy(logits.float(), labels, reduction="none"))
+    if len(logits) == 1:
+        return uniform(logits)
+    probabilities = logits.float().softmax(-1)
+    others = (probabilities.sum(0, keepdim=True) - probabilities) / (len(logits) - 1)
+    return 1.0 - 0.5 * (probabilities - others).abs().sum(-1)
 
 
-def uniform(logits: Tensor, labels: Tensor | None) -> Tensor:
-    """1 for every sample. Shapes: logits [B, C] → [B]."""
-    return torch.ones(len(logits), device=logits.device)
+def by_uncertainty(logits: Tensor, uncertainty: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Samples on which the student is unsure lean on the smallest teacher, sure ones on the largest (Dynamic KD, Li et al. 2021).
+
+    Teachers stand at equal distances from the smallest (0) to the largest (1); a sample stands at 1 − u and its weight is
+    shared linearly between its two neighbours (with two teachers: u and 1 − u), times N.
+
+    Shapes: uncertainty u [B], from 0 to 1.
+    """
+    count = len(logits)
+    if count == 1:
+        return uniform(logits)
+    ranks = sorted(range(count), key=lambda row: sizes[row])
+    places = torch.zeros(count, device=logits.device)
+    places[ranks] = torch.linspace(0, 1, count, device=logits.device)
+    distances = (places[:, None] - (1.0 - uncertainty)[None, :]).abs() * (count - 1)
+    return count * (1.0 - distances).clamp(min=0.0)
 
 
-WEIGHTINGS = {"inverse-error": inverse_error, "uniform": uniform}
+def uncertainty_of(student: Tensor) -> Tensor:
+    """Entropy of the student's distribution divided by log C, from 0 to 1. Shapes: logits [B, C] → [B]."""
+    logs = student.detach().float().log_softmax(-1)
+    return -(logs.exp() * logs).sum(-1) / math.log(logs.shape[-1])
+
+
+def ensemble_correctness(logits: Tensor, labels: Tensor) -> Tensor:
+    """1/(1 + CE(y, p̄)) of the teachers' mean distribution p̄ [B], in (0, 1]."""
+    mean = logits.float().softmax(-1).mean(0)
+    return 1.0 / (1.0 - mean.gather(-1, labels.clamp(min=0)[:, None]).squeeze(-1).clamp(min=1e-12).log())
+
+
+def ensemble_agreement(logits: Tensor) -> Tensor:
+    """The teachers' mean agreement [B], from 0 to 1."""
+    return agreement(logits).mean(0)
+
+
+def normalised(weights: Tensor) -> Tensor:
+    """Weights [N, B] scaled to the mean 1 over the teachers."""
+    return weights / weights.mean(0, keepdim=True).clamp(min=1e-12)

@@ -1,14 +1,39 @@
-"""Hidden states of the asked layers, taken by hooks while the model runs as it always does."""
+"""The insides of asked layers, taken while the model runs as it always does.
+
+Hidden states come from hooks. What is inside the attention comes from an attention function of our own, registered with
+transformers: in the asked layers it computes the probabilities itself, in all others it is SDPA. Architectures that compute
+their attention without that interface (MPNet, DeBERTa-v2) are read at the inputs of their dropout and the outputs of their
+projections.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from kdcli.errors import Problem, RequestError
+from kdcli.models.output import KINDS, Wanted
+
+_ATTENTION = "kdcli"
+_EAGER_PROJECTIONS = {"deberta-v2": ("query_proj", "key_proj", "value_proj"), "mpnet": ("q", "k", "v")}
+_SMALLEST = 1e-12
+
+
+def serves(config: Any) -> frozenset[str]:
+    """The kinds of insides (:class:`Wanted`) that an architecture can show; from its configuration alone."""
+    from transformers import AutoModel
+
+    if config.model_type in _EAGER_PROJECTIONS:
+        return frozenset(KINDS) - {"scores"}
+    implementation = AutoModel._model_mapping.get(type(config), None)
+    if getattr(implementation, "_supports_attention_backend", False):
+        return frozenset(KINDS)
+    return frozenset({"hidden"})
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
@@ -26,41 +51,166 @@ def blocks(model: nn.Module) -> nn.ModuleList:
     raise RequestError(Problem(config.model_type, "its transformer blocks were not found, so its hidden states cannot be used"))
 
 
+Found = dict[str, dict[int, Tensor]]
+
+
+class _Recorder:
+    """What one forward pass shows; it counts the blocks in the order in which they run, shared ones once per use."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.found: Found = {kind: {} for kind in KINDS}
+        self.ran = 0
+
+    @property
+    def layer(self) -> int:
+        """The layer that is running."""
+        return self.ran + 1
+
+    def restart(self, _: nn.Module, __: Any) -> None:
+        self.ran = 0
+        for tensors in self.found.values():
+            tensors.clear()
+
+    def before_first(self, _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        if self.ran == 0 and 0 in self.wanted.hidden:
+            self.found["hidden"][0] = arguments[0] if arguments else keywords["hidden_states"]
+
+    def after_block(self, _: nn.Module, __: Any, output: Any) -> None:
+        self.ran += 1
+        if self.ran in self.wanted.hidden:
+            self.found["hidden"][self.ran] = output if isinstance(output, Tensor) else output[0]
+
+    def note(self, kind: str, tensor: Tensor) -> None:
+        """Keep a tensor of the running layer, if it is asked for and not there yet."""
+        if self.wants(kind):
+            self.found[kind].setdefault(self.layer, tensor)
+
+    def wants(self, kind: str) -> bool:
+        return self.layer in getattr(self.wanted, kind)
+
+
+_recorders: list[_Recorder] = []
+
+
 @contextmanager
-def hidden_states(model: nn.Module, layers: Iterable[int]) -> Iterator[dict[int, Tensor]]:
-    """Collect hidden states [B, L, D] of ``layers`` from every forward pass inside the block.
+def captured(model: nn.Module, wanted: Wanted) -> Iterator[Found]:
+    """Collect the asked insides from every forward pass within the ``with`` block: kind → layer → tensor.
 
-    Layer 0 is what the first block is given, layer j what the j-th block returns. Blocks are counted in the order in which
-    they run, so that shared blocks count once per use.
+    Hidden layer 0 is what the first block is given, layer j what the j-th block returns.
+
+    Raises:
+        RequestError: the architecture cannot show what is asked for (the plan asks :func:`serves` before).
     """
-    wanted = frozenset(layers)
-    found: dict[int, Tensor] = {}
+    recorder = _Recorder(wanted)
     if not wanted:
-        yield found
+        yield recorder.found
         return
-    ran = 0
-
-    def before(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        if ran == 0 and 0 in wanted:
-            found[0] = arguments[0] if arguments else keywords["hidden_states"]
-
-    def after(_: nn.Module, __: Any, output: Any) -> None:
-        nonlocal ran
-        ran += 1
-        if ran in wanted:
-            found[ran] = output if isinstance(output, Tensor) else output[0]
-
-    def restart(_: nn.Module, __: Any) -> None:
-        nonlocal ran
-        ran = 0
-        found.clear()
-
     stack = blocks(model)
-    handles = [model.register_forward_pre_hook(restart)]
-    handles += [stack[0].register_forward_pre_hook(before, with_kwargs=True)]
-    handles += [block.register_forward_hook(after) for block in stack]
+    handles = [model.register_forward_pre_hook(recorder.restart)]
+    handles += [stack[0].register_forward_pre_hook(recorder.before_first, with_kwargs=True)]
+    handles += [block.register_forward_hook(recorder.after_block) for block in stack]
     try:
-        yield found
+        if wanted.inside_attention:
+            with _reading_attention(model, stack, recorder):
+                yield recorder.found
+        else:
+            yield recorder.found
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def _reading_attention(model: nn.Module, stack: nn.ModuleList, recorder: _Recorder) -> Iterator[None]:
+    config: Any = model.config
+    missing = sorted(kind for kind in KINDS if getattr(recorder.wanted, kind) and kind not in serves(config))
+    if missing:
+        raise RequestError(Problem(config.model_type, f"cannot show its attention's {', '.join(missing)}"))
+    if config.model_type in _EAGER_PROJECTIONS:
+        handles = [handle for block in stack for handle in _eager_hooks(block, config, recorder)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+        return
+    _register()
+    before = config._attn_implementation
+    config._attn_implementation = _ATTENTION
+    _recorders.append(recorder)
+    try:
+        yield
+    finally:
+        _recorders.pop()
+        config._attn_implementation = before
+
+
+def _register() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(_ATTENTION, _attention)
+    AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **more: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention of one layer: SDPA, unless the probabilities or scores of this layer are asked for.
+
+    Shapes: query, key, value [B, A, L, D/A] → [B, L, A, D/A].
+    """
+    recorder = _recorders[-1]
+    for kind, tensor in (("queries", query), ("keys", key), ("values", value)):
+        recorder.note(kind, tensor)
+    if not (recorder.wants("attention") or recorder.wants("scores")):
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        result: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
+        )
+        return result
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(query * scale, key.transpose(-1, -2)).float()  # [B, A, L, L]
+    recorder.note("scores", scores)
+    if attention_mask is not None:
+        lowest = torch.finfo(scores.dtype).min
+        if attention_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attention_mask, lowest)
+        else:
+            scores = (scores + attention_mask).clamp(min=lowest)
+    logs = functional.log_softmax(scores, dim=-1)
+    recorder.note("attention", logs)
+    weights = functional.dropout(logs.exp(), dropout, training=dropout > 0)
+    mixed = torch.matmul(weights.to(value.dtype), value)  # [B, A, L, D/A]
+    return mixed.transpose(1, 2).contiguous(), None
+
+
+def _eager_hooks(block: nn.Module, config: Any, recorder: _Recorder) -> Iterator[Any]:
+    """Hooks into an attention that is computed without transformers' interface."""
+    names = _EAGER_PROJECTIONS[config.model_type]
+    attention = next(module for module in block.modules() if all(hasattr(module, name) for name in (*names, "dropout")))
+    heads = config.num_attention_heads
+
+    def projected(kind: str) -> Any:
+        def note(_: nn.Module, __: Any, output: Tensor) -> None:
+            recorder.note(kind, output.unflatten(-1, (heads, -1)).transpose(1, 2))
+
+        return note
+
+    def probabilities(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if recorder.wants("attention"):
+            recorder.note("attention", arguments[0].float().clamp(min=_SMALLEST).log())
+
+    for kind, name in zip(("queries", "keys", "values"), names, strict=True):
+        yield getattr(attention, name).register_forward_hook(projected(kind))
+    dropout: nn.Module = attention.dropout  # type: ignore[assignment]
+    yield dropout.register_forward_pre_hook(probabilities)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from kdcli.data.batching import Batch
 from kdcli.errors import Problem, RequestError
-from kdcli.models.capture import hidden_states
+from kdcli.models.capture import blocks, captured
 from kdcli.models.loading import load_encoder_and_gaps, quiet_transformers
-from kdcli.models.output import Output
+from kdcli.models.output import Output, Wanted
 
 STUDENT = "student"
 _SIZE = re.compile(r"(\d+)L(?:-(\d+)H)?(?:-(\d+)A)?", re.IGNORECASE)
@@ -153,29 +153,54 @@ class StudentLearner(nn.Module):
 
     Args:
         model: the classification model.
-        layers: hidden layers that the objective asks for.
         fresh: names of the model's parameters that start from random weights.
     """
 
-    def __init__(self, model: nn.Module, layers: Iterable[int] = (), fresh: Iterable[str] = ()) -> None:
+    def __init__(self, model: nn.Module, fresh: Iterable[str] = ()) -> None:
         super().__init__()
         self.model = model
-        self.layers = frozenset(layers)
         self._fresh = [f"model.{name}" for name in fresh]
 
-    def forward(self, batch: Batch) -> dict[str, Output]:
-        """Logits and the asked hidden states."""
-        return {STUDENT: self.answer(batch.views[STUDENT])}
+    def forward(self, batch: Batch, needs: Mapping[str, Wanted] | None = None) -> dict[str, Output]:
+        """Logits, and what ``needs`` wants of the student's insides."""
+        return {STUDENT: self.answer(batch.views[STUDENT], (needs or {}).get(STUDENT))}
 
-    def answer(self, inputs: dict[str, Tensor]) -> Output:
-        """Logits [B, C] and the asked hidden states for one model's inputs."""
-        with hidden_states(self.model, self.layers) as hidden:
+    def answer(self, inputs: dict[str, Tensor], wanted: Wanted | None = None) -> Output:
+        """Logits [B, C] for one model's inputs, and what is wanted of the insides."""
+        with captured(self.model, wanted or Wanted()) as found:
             logits = self.model(**inputs).logits
-        return Output(logits, dict(hidden))
+        return Output(logits, **{kind: dict(layers) for kind, layers in found.items()})
 
     def fresh_parameters(self) -> list[str]:
         """Names of the parameters that no pre-training has touched."""
         return self._fresh
+
+    def depths(self) -> dict[str, int | str]:
+        """Where each parameter stands: 0 for the embeddings, 1… for the blocks, ``head`` for what is behind the encoder."""
+        return {f"model.{name}": place for name, place in parameter_places(self.model).items()}
+
+
+def parameter_places(model: nn.Module) -> dict[str, int | str]:
+    """Where each parameter of a classification model stands: 0 the embeddings, 1… the blocks, ``head``.
+
+    Blocks that share their weights (ALBERT) stand where the topmost of them does. What an encoder has outside of its blocks
+    and embeddings (a last norm) stands with its top block, a pooler with the head.
+    """
+    config: Any = model.config
+    stack, depth = blocks(model), int(config.num_hidden_layers)
+    per_block = depth // len(stack)
+    of_block = {id(parameter): (row + 1) * per_block for row, block in enumerate(stack) for parameter in block.parameters()}
+    base: nn.Module = model.base_model  # type: ignore[assignment]
+    in_base = {id(parameter) for parameter in base.parameters()}
+    places: dict[str, int | str] = {}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in of_block:
+            places[name] = of_block[id(parameter)]
+        elif id(parameter) not in in_base or "pooler" in name:
+            places[name] = "head"
+        else:
+            places[name] = 0 if "embedding" in name else depth
+    return places
 
 
 def save_student(model: nn.Module, tokenizer: Any, folder: Path, max_length: int) -> None:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from kdcli.data.batching import Batch
-from kdcli.models.capture import hidden_states
+from kdcli.models.capture import captured
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_classifier, load_encoder
-from kdcli.models.output import Output
+from kdcli.models.output import Output, Wanted
 
 
 class CofinetunedTeachers(nn.Module):
@@ -29,7 +29,7 @@ class CofinetunedTeachers(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         self.head = head
 
-    def forward(self, batch: Batch) -> dict[str, Output]:
+    def forward(self, batch: Batch, needs: Mapping[str, Wanted] | None = None) -> dict[str, Output]:
         """Every teacher's logits for a batch that has a view for each of them."""
         outputs = {}
         for name, encoder in self.encoders.items():
@@ -41,6 +41,10 @@ class CofinetunedTeachers(nn.Module):
     def fresh_parameters(self) -> list[str]:
         """Names of the parameters that no pre-training has touched."""
         return [name for name, _ in self.named_parameters() if name.startswith("head.")]
+
+    def depths(self) -> dict[str, int | str]:
+        """Where each parameter stands in its model; not known here, so that layers have no rates of their own."""
+        return {}
 
     def save(self, folder: Path, labels: tuple[str, ...], tokenizers: Mapping[str, Any]) -> None:
         """Write each encoder so that ``AutoModel`` loads it, and the shared head beside them."""
@@ -87,16 +91,16 @@ class Teacher(nn.Module):
         return own + sum(parameter.numel() for part in parts for parameter in part.parameters())
 
     @torch.no_grad()
-    def forward(self, inputs: dict[str, Tensor], layers: Iterable[int] = ()) -> Output:
-        """Logits in the task's order, fp32, and hidden states of the asked layers."""
-        with hidden_states(self.model, layers) as hidden:
+    def forward(self, inputs: dict[str, Tensor], wanted: Wanted | None = None) -> Output:
+        """Logits in the task's order, fp32, and what is wanted of the insides."""
+        with captured(self.model, wanted or Wanted()) as found:
             result = self.model(**inputs)
         if self.head is None:
             logits = result.logits
         else:
             logits = self.head(self.name, result.last_hidden_state, inputs["attention_mask"])
         order: Any = self.order
-        return Output(logits.float()[:, order], dict(hidden))
+        return Output(logits.float()[:, order], **{kind: dict(layers) for kind, layers in found.items()})
 
 
 def _head_for(head: SharedHead, saved_name: str, name: str) -> SharedHead:
@@ -111,18 +115,15 @@ class Ensemble(nn.Module):
 
     Args:
         teachers: the teachers.
-        layers: teacher name → layers whose hidden states are asked for.
         dtype: what the teachers compute in; bf16 where the machine has it.
     """
 
-    def __init__(
-        self, teachers: Iterable[Teacher], layers: Mapping[str, Iterable[int]], dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, teachers: Iterable[Teacher], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.teachers = nn.ModuleDict({teacher.name: teacher for teacher in teachers})
-        self.layers = {name: frozenset(wanted) for name, wanted in layers.items()}
         self.to(dtype)
 
-    def forward(self, batch: Batch) -> dict[str, Output]:
-        """Every teacher's answer to a batch."""
-        return {name: teacher(batch.views[name], self.layers.get(name, ())) for name, teacher in self.teachers.items()}
+    def forward(self, batch: Batch, needs: Mapping[str, Wanted] | None = None) -> dict[str, Output]:
+        """The answers to a batch: of the teachers that ``needs`` names, or of all, without their insides."""
+        asked = {name: Wanted() for name in self.teachers} if needs is None else needs
+        return {name: teacher(batch.views[name], asked[name]) for name, teacher in self.teachers.items() if name in asked}

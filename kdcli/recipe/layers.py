@@ -15,31 +15,52 @@ class LayerMapError(ValueError):
 
 
 def named_map(name: NamedLayerMap, student_layers: int, teacher_layers: int) -> dict[int, int]:
-    """The pairs that a name stands for.
+    """The pairs that a name stands for, of a student of K layers and a teacher of T.
 
     ``uniform`` matches student layer j with teacher layer j·T/K (MT-BERT, §3.2; halves round up), so that the last
-    layers meet; ``first`` matches j with j; ``last`` matches j with T − K + j.
+    layers meet; ``first`` matches j with j; ``last`` matches j with T − K + j. ``skip`` is ``uniform`` without the top
+    layer and ``last-intermediate`` the last K − 1 teacher layers below the top (Patient KD's two choices). ``middle``
+    matches K/2 with T/2, ``top`` K with T, ``embeddings`` 0 with 0.
 
     >>> named_map("uniform", 4, 12)
     {1: 3, 2: 6, 3: 9, 4: 12}
     >>> named_map("last", 2, 6)
     {1: 5, 2: 6}
+    >>> named_map("last-intermediate", 6, 12)
+    {1: 7, 2: 8, 3: 9, 4: 10, 5: 11}
 
     Raises:
-        LayerMapError: the student is deeper than the teacher.
+        LayerMapError: the student is deeper than the teacher, or has no layer below the top.
     """
+    if name == "embeddings":
+        return {0: 0}
+    if name == "top":
+        return {student_layers: teacher_layers}
+    if name == "middle":
+        return {max(1, student_layers // 2): max(1, teacher_layers // 2)}
     if student_layers > teacher_layers:
         raise LayerMapError(
             f"layer map {name!r} needs a teacher at least as deep as the student",
             f"at most {teacher_layers} student layers (the teacher has {teacher_layers}), or an explicit map",
             f"--student {teacher_layers}L, or an explicit map such as {{1: 1, {student_layers}: {teacher_layers}}}",
         )
+    if name in ("skip", "last-intermediate") and student_layers == 1:
+        raise LayerMapError(
+            f"layer map {name!r} leaves the top layer out, and the student has no other",
+            "a student of two layers or more, or another map",
+            "layers: uniform",
+        )
     rows = range(1, student_layers + 1)
     if name == "first":
         return {row: row for row in rows}
     if name == "last":
         return {row: teacher_layers - student_layers + row for row in rows}
-    return {row: (2 * row * teacher_layers + student_layers) // (2 * student_layers) for row in rows}
+    if name == "last-intermediate":
+        return {row: teacher_layers - student_layers + row for row in rows[:-1]}
+    uniform = {row: (2 * row * teacher_layers + student_layers) // (2 * student_layers) for row in rows}
+    if name == "skip":
+        del uniform[student_layers]
+    return uniform
 
 
 def resolve(spec: NamedLayerMap | dict[int, int], student_layers: int, teacher_layers: int) -> dict[int, int]:

@@ -1,0 +1,25 @@
+"""Learnable maps between widths: trained with the student, never saved into it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+class Projections(nn.ModuleDict):
+    """All maps of a training by key, so that the terms of a later stage find those that an earlier one has trained."""
+
+    def between(self, key: str, begin: int, end: int) -> nn.Linear:
+        """The map of that key, from width ``begin`` to ``end``, without bias; made at the first call.
+
+        It starts as the identity where it can, as an orthogonal map where it cannot.
+        """
+        if key not in self:
+            linear = nn.Linear(begin, end, bias=False)
+            if begin == end:
+                nn.init.eye_(linear.weight)
+            else:
+                nn.init.orthogonal_(linear.weight)
+            self[key] = linear
+        found = self[key]
+        assert isinstance(found, nn.Linear)
+        return found

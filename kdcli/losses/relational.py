@@ -1,0 +1,106 @@
+"""Losses on relations between the samples of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kdcli.data.batching import Batch
+from kdcli.losses.layers import LayerTerm, Pairs, pooled
+from kdcli.losses.term import Outputs, Reduction
+from kdcli.models.student import STUDENT
+from kdcli.recipe.schema import Schedule
+
+_TINY = 1e-12
+
+
+class RelationalTerm(LayerTerm):
+    """Distances and angles between samples, compared with the teacher's (RKD, Park et al. 2019, eqs. 5 and 8).
+
+    Distances between two samples are divided by their mean over the group; angles are the cosines at the middle one of three
+    samples. Both are compared by Huber's loss, mean over ordered pairs and ordered triplets of different samples. Samples are
+    compared within groups (of ``group``, or the whole batch), which are never parted when a batch is cut.
+
+    Shapes: hidden states [B, L, D] or logits [B, C] on each side; widths may differ.
+
+    Args:
+        pairs: teacher name → {student layer: teacher layer}; not looked at for ``logits``.
+        states: ``cls``, ``mean`` (over each model's own real tokens) or ``logits``.
+        distance_weight, angle_weight: factors of the two.
+        group: samples per group, or None for the whole batch.
+        layer_reduction, teacher_reduction, weight, name: as in :class:`LayerTerm`.
+    """
+
+    name = "relational"
+
+    def __init__(
+        self,
+        pairs: Mapping[str, Pairs],
+        states: str = "mean",
+        distance_weight: float = 1.0,
+        angle_weight: float = 2.0,
+        group: int | None = None,
+        layer_reduction: Reduction = "sum",
+        teacher_reduction: Reduction = "mean",
+        weight: float | Schedule = 1.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(pairs, layer_reduction, teacher_reduction, weight, name)
+        self.states = states
+        self.kinds = () if states == "logits" else ("hidden",)
+        self.group = group or 0
+        self.distance_weight, self.angle_weight = distance_weight, angle_weight
+        self.parts = 2 * len(self.pairs)
+        self.scale *= distance_weight + angle_weight
+
+    def count(self, batch: Batch) -> Tensor:
+        sizes = [float(len(rows)) for rows in self._groups(batch)]
+        pairs = sum(size * (size - 1) for size in sizes)
+        triplets = sum(size * (size - 1) * (size - 2) for size in sizes)
+        return torch.tensor([pairs, triplets]).repeat(len(self.pairs))
+
+    def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
+        totals = []
+        for teacher, rows in self.pairs.items():
+            total = torch.zeros(2, device=batch.rows.device)
+            for student_layer, teacher_layer in rows.items():
+                ours = self._vectors(batch, outputs, STUDENT, student_layer)
+                theirs = self._vectors(batch, outputs, teacher, teacher_layer)
+                for members in self._groups(batch):
+                    total = total + _differences(ours[members], theirs[members])
+            factors = torch.tensor([self.distance_weight, self.angle_weight], device=total.device)
+            totals.append(total * factors * self.factors[teacher])
+        return torch.cat(totals)
+
+    def _groups(self, batch: Batch) -> tuple[Tensor, ...]:
+        return torch.arange(len(batch)).split(self.group or len(batch))
+
+    def _vectors(self, batch: Batch, outputs: Outputs, model: str, layer: int) -> Tensor:
+        if self.states == "logits":
+            return outputs[model].logits.float()
+        return pooled(outputs[model].hidden[layer].float(), batch.views[model]["attention_mask"], self.states)
+
+
+def _differences(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Totals [2] of Huber's loss over ordered pairs (distances) and ordered triplets (angles) of one group [g, D]."""
+    apart = ~torch.eye(len(ours), dtype=torch.bool, device=ours.device)
+    distances = functional.huber_loss(_distances(ours, apart), _distances(theirs, apart), reduction="sum")
+    distinct = apart[:, :, None] & apart[:, None, :] & apart[None, :, :]  # the middle sample first
+    angles = functional.huber_loss(_angles(ours), _angles(theirs), reduction="none")
+    return torch.stack([distances, angles.masked_fill(~distinct, 0.0).sum()])
+
+
+def _distances(states: Tensor, apart: Tensor) -> Tensor:
+    """Euclidean distances between different samples, divided by their mean [g (g − 1)]."""
+    squares = (states[:, None] - states[None, :]).square().sum(-1)
+    lengths = squares[apart].clamp(min=_TINY).sqrt()
+    return lengths / lengths.mean().clamp(min=_TINY) if len(lengths) else lengths
+
+
+def _angles(states: Tensor) -> Tensor:
+    """Cosines [g, g, g] at sample j between the directions to samples i and k, as [j, i, k]."""
+    directions = functional.normalize(states[None, :] - states[:, None], dim=-1, eps=1e-6)  # [j, i, D]
+    return torch.matmul(directions, directions.transpose(-1, -2))
