@@ -6,7 +6,7 @@ text without a traceback. Anything else that escapes is a bug of kdcli, or a fai
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -101,13 +101,21 @@ class Problems:
     def __len__(self) -> int:
         return len(self._found)
 
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self._found)
+
     def add(self, where: str, what: str, *, expected: str = "", found: str = "", remedy: str = "") -> None:
-        """Note one problem (see :class:`Problem` for the fields)."""
-        self._found.append(Problem(where, what, expected, found, remedy))
+        """Note one problem (see :class:`Problem` for the fields); the same one only once."""
+        self._note(Problem(where, what, expected, found, remedy))
 
     def extend(self, error: RequestError) -> None:
         """Take over the problems of an error that was caught."""
-        self._found.extend(error.problems)
+        for problem in error.problems:
+            self._note(problem)
+
+    def _note(self, problem: Problem) -> None:
+        if problem not in self._found:
+            self._found.append(problem)
 
     def raise_if_any(self) -> None:
         """Raise one :class:`RequestError` with everything noted so far, if there is anything."""

@@ -30,11 +30,18 @@ def distill(
             help="Names, folders, Hub ids or name=checkpoint, comma-separated; or the folder of a cofinetune run.",
         ),
     ] = None,
-    student: Annotated[str | None, typer.Option("--student", help="4L, 4L-312H, 4L-312H-12A, or a checkpoint.")] = None,
+    student: Annotated[
+        str | None,
+        typer.Option(
+            "--student",
+            help="4L, 4L-312H, 4L-312H-12A, teacher (as large as it), or a checkpoint. Default: what the recipe says.",
+        ),
+    ] = None,
     task: options.Task = None,
     data: options.Data = None,
     eval: options.Eval = None,
     test: options.Test = None,
+    unlabelled: options.Unlabelled = None,
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,
     label_column: options.LabelColumn = None,
@@ -88,9 +95,10 @@ def distill(
 
         request: TrainRequest | None = None
         if teachers is not None or student is not None or not resume:
-            if teachers is None or student is None:
-                missing = "--teachers" if teachers is None else "--student"
-                raise RequestError(Problem(missing, "is missing", remedy="kdcli distill --teachers bert,roberta --student 4L"))
+            if teachers is None:
+                raise RequestError(
+                    Problem("--teachers", "is missing", remedy="kdcli distill --teachers bert,roberta --student 4L")
+                )
             request = TrainRequest(
                 command="distill",
                 teachers=teachers,
@@ -98,6 +106,7 @@ def distill(
                 data=options.data_request(
                     task=task, data=data, eval=eval, test=test, text_column=text_column,
                     text_pair_column=text_pair_column, label_column=label_column, metric=metric, train_rows=train_rows,
+                    unlabelled=unlabelled,
                 ),
                 recipe=recipe,
                 overrides=options.overrides(
@@ -135,7 +144,8 @@ def distill(
 
 def show_plan(plan: object, json_output: bool) -> None:
     """The plan as pictures, or as JSON."""
-    from kdcli.cli.rendering import plan_view, show
+    from kdcli.cli.plan_view import plan_view
+    from kdcli.cli.rendering import show
     from kdcli.plan.plan import Plan
 
     assert isinstance(plan, Plan)

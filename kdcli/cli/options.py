@@ -57,6 +57,12 @@ Test = Annotated[
     str | None,
     typer.Option("--test", help="File with the test split; read by evaluate alone.", rich_help_panel=_DATA),
 ]
+Unlabelled = Annotated[
+    str | None,
+    typer.Option(
+        "--unlabelled", help="File with further texts without labels, which the student is taught on.", rich_help_panel=_DATA
+    ),
+]
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column with the text.", rich_help_panel=_DATA)]
 TextPairColumn = Annotated[
     str | None, typer.Option("--text-pair-column", help="Column with the second text of a pair.", rich_help_panel=_DATA)
@@ -132,6 +138,7 @@ def data_request(
     label_column: str | None,
     metric: str | None = None,
     train_rows: int | None = None,
+    unlabelled: str | None = None,
 ) -> DataRequest:
     """The data flags as one request; paths that exist are made absolute, so that the run can be used from elsewhere."""
     from kdcli.data.sources import DataRequest
@@ -152,6 +159,7 @@ def data_request(
         label_column=label_column,
         metric=metric,
         train_rows=train_rows,
+        unlabelled=_absolute(unlabelled),
     )
 
 

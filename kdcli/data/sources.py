@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kdcli.data.hub import hub_columns
 from kdcli.data.presets import PRESETS, FileLayout, Preset
 from kdcli.data.readers import SUFFIXES, Columns, read
-from kdcli.data.task import DEV, TEST, TRAIN, Split, Task
+from kdcli.data.task import DEV, TEST, TRAIN, UNLABELLED, Split, Task
 from kdcli.errors import Problem, RequestError, did_you_mean
 
 HELD_OUT = 0.1
@@ -38,6 +38,7 @@ class DataRequest:
     label_column: str | None = None
     metric: str | None = None
     train_rows: int | None = None
+    unlabelled: str | None = None
 
     @property
     def is_starter(self) -> bool:
@@ -58,7 +59,7 @@ def load_task(request: DataRequest) -> Task:
     else:
         tables = _custom_tables(request)
         task = _build(_custom_name(request), tables, None, request.metric or "accuracy")
-    return _with_dev(_with_fewer_rows(task, request.train_rows))
+    return _with_unlabelled(_with_dev(_with_fewer_rows(task, request.train_rows)), request)
 
 
 @dataclass(frozen=True)
@@ -285,6 +286,31 @@ def _with_fewer_rows(task: Task, rows: int | None) -> Task:
     note = f"train: {rows} of {len(task.train)} rows, drawn at random (--train-rows)"
     splits = dict(task.splits) | {TRAIN: task.train.select(np.sort(chosen))}
     return replace(task, splits=splits, notes=(*task.notes, note))
+
+
+def _with_unlabelled(task: Task, request: DataRequest) -> Task:
+    """The task with further texts that nobody has labelled; columns are found as in the training file."""
+    if request.unlabelled is None:
+        return task
+    path = Path(request.unlabelled)
+    if not path.is_file():
+        raise RequestError(Problem(f"--unlabelled {path}", "there is no such file"))
+    columns = read(path)
+    names = list(columns.cells)
+    text = request.text_column if request.text_column in names else _guess(names, _TEXT_NAMES)
+    pair = (request.text_pair_column or "sentence2") if task.has_pairs else None
+    for what, flag, name in (("text", "--text-column", text), ("second text", "--text-pair-column", pair)):
+        if (what == "text" or pair is not None) and name not in names:
+            raise RequestError(Problem(str(path), f"no column could be taken as the {what}", f"{flag} NAME", ", ".join(names)))
+        if name in columns.nulls:
+            raise RequestError(Problem(f"{path}:{columns.nulls[name]}", f"the value of {name!r} is missing or null"))
+    assert text is not None
+    pairs = None if pair is None else columns.cells[pair]
+    more = Split(columns.cells[text], pairs, None, columns.source, columns.fingerprint)
+    if not len(more):
+        raise RequestError(Problem(str(path), "has no rows"))
+    note = f"unlabelled: {len(more)} rows from {path.name}, for the student alone"
+    return replace(task, splits=dict(task.splits) | {UNLABELLED: more}, notes=(*task.notes, note))
 
 
 def _with_dev(task: Task) -> Task:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-TRAIN, DEV, TEST = "train", "dev", "test"
+TRAIN, DEV, TEST, UNLABELLED = "train", "dev", "test", "unlabelled"
+NO_LABEL = -1
 METRICS = ("accuracy", "f1", "macro-f1", "weighted-f1", "matthews")
 
 
@@ -52,7 +53,7 @@ class Task:
         labels: class names; the position is the class index everywhere in kdcli.
         raw_labels: what the data files write for each class.
         metric: the figure that decides (one of :data:`METRICS`).
-        splits: ``train``, ``dev`` and perhaps ``test`` and further evaluation splits.
+        splits: ``train``, ``dev`` and perhaps ``test``, ``unlabelled`` and further evaluation splits.
         notes: what the user should know about how the splits came to be.
     """
 
@@ -65,8 +66,27 @@ class Task:
 
     @property
     def train(self) -> Split:
-        """The samples that are trained on."""
+        """The labelled samples that are trained on."""
         return self.splits[TRAIN]
+
+    @property
+    def unlabelled(self) -> int:
+        """How many samples without a label the student is taught on besides."""
+        return len(self.splits[UNLABELLED]) if UNLABELLED in self.splits else 0
+
+    @property
+    def lessons(self) -> Split:
+        """What the student is taught on: the training samples, then those without labels (class −1)."""
+        if not self.unlabelled:
+            return self.train
+        more = self.splits[UNLABELLED]
+        assert self.train.labels is not None
+        return replace(
+            self.train,
+            texts=[*self.train.texts, *more.texts],
+            pairs=None if self.train.pairs is None else [*self.train.pairs, *(more.pairs or ())],
+            labels=np.concatenate([self.train.labels, np.full(len(more), NO_LABEL)]),
+        )
 
     @property
     def dev(self) -> Split:

@@ -1,7 +1,7 @@
 """``kdcli distill``: teachers → student → proof.
 
-Co-finetune the teachers that need it, check that they know the task, build the student, train it through the recipe's stages,
-train the same student without teachers where that was asked for, and score all of them on the dev split.
+Co-finetune the teachers that need it, check that they know the task, train the assistants on the way and the student through
+the recipe's stages, train the same student without teachers where that was asked for, and score all of them on the dev split.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from kdcli.data.alignment import align
 from kdcli.data.batching import Samples
-from kdcli.data.task import DEV, TRAIN, Task
+from kdcli.data.task import DEV, Split, Task
 from kdcli.data.tokens import TokenView, tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.engine.loop import Phase, Stage
 from kdcli.evaluation.comparison import Answer, Evaluation, Role, compare_on
+from kdcli.evaluation.metrics import scores
 from kdcli.files import whole_folder, write_json, write_text
 from kdcli.jobs.card import model_card
 from kdcli.jobs.opening import OpenRun, opened
@@ -30,14 +31,15 @@ from kdcli.jobs.teachers import (
     answers_of,
     dev_scores,
     load_teachers,
+    out_of_fold_answers,
     refuse_weak_teachers,
     train_teachers,
     trained_folder,
     weights_folder,
 )
-from kdcli.losses.hidden import HiddenMseTerm
-from kdcli.losses.labels import HardLabelsTerm, SoftLabelsTerm
-from kdcli.losses.term import Term
+from kdcli.jobs.terms import make_stages
+from kdcli.losses.labels import HardLabelsTerm
+from kdcli.losses.projection import Projections
 from kdcli.models.loading import load_classifier, load_tokenizer
 from kdcli.models.student import (
     STUDENT,
@@ -49,12 +51,10 @@ from kdcli.models.student import (
     student_config,
 )
 from kdcli.models.teachers import Ensemble, Teacher
-from kdcli.plan.plan import Plan
+from kdcli.plan.plan import DISTILL, HopPlan, Plan, StudentPlan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
-from kdcli.recipe.schema import HardLabels, HiddenMse, Loss, SoftLabels
 
-DISTILL = "distill"
 BASELINE = "baseline"
 Logits = NDArray[np.float32]
 
@@ -72,13 +72,20 @@ def distill(
     with opened(request, out, resume, events) as open_run:
         plan, run = open_run.prepared.plan, open_run.folder
         teachers: list[Teacher] = []
-        if asks_teachers("distill", plan.recipe):
+        if asks_teachers(DISTILL, plan.recipe):
             train_teachers(open_run)
-            teachers = load_teachers(plan, run)
-        teacher_logits = _teachers_on_dev(open_run, teachers)
-        refuse_weak_teachers(teacher_logits, open_run.prepared.task, bool(plan.request["allow_weak_teachers"]), open_run.events)
-        _train_students(open_run, teachers)
-        evaluation = _evaluate(open_run, teachers, teacher_logits)
+            teachers = load_teachers(plan, run, plan.given_teachers)
+        logits = _teachers_on_dev(open_run, teachers)
+        refuse_weak_teachers(logits, open_run.prepared.task, bool(plan.request["allow_weak_teachers"]), open_run.events)
+        unseen = out_of_fold_answers(open_run) if teachers else {}
+        for hop in plan.hops:
+            _train_hop(open_run, hop, teachers, logits, unseen)
+            if hop.name != DISTILL:
+                assistant = load_teachers(plan, run, [plan.teacher(hop.name)])
+                logits |= _teachers_on_dev(open_run, assistant)
+                teachers += assistant
+        _train_baseline(open_run)
+        evaluation = _evaluate(open_run, teachers, logits)
         open_run.once(lambda: _write_results(run, plan, evaluation))
         return run, evaluation
 
@@ -101,42 +108,59 @@ def _teachers_on_dev(open_run: OpenRun, teachers: Sequence[Teacher]) -> dict[str
     }
 
 
-def _train_students(open_run: OpenRun, teachers: Sequence[Teacher]) -> None:
-    """The student, and the baseline where it was asked for; each only if it is not there yet."""
-    run, plan = open_run.folder, open_run.prepared.plan
-    wanted = [name for name, folder, asked in _to_train(run, plan) if asked and not folder.is_dir()]
-    if not wanted:
+def _train_hop(
+    open_run: OpenRun,
+    hop: HopPlan,
+    teachers: Sequence[Teacher],
+    dev_logits: Mapping[str, Logits],
+    unseen: Mapping[str, Logits],
+) -> None:
+    """Train one student, the last one or an assistant, if it is not there yet."""
+    run, plan, task = open_run.folder, open_run.prepared.plan, open_run.prepared.task
+    folder = _hop_folder(run, hop)
+    if folder.is_dir():
         return
+    assert task.dev.labels is not None
+    ranking = {name: scores(values, task.dev.labels, len(task.labels))[task.metric] for name, values in dev_logits.items()}
     open_run.events.emit(WorkStarted("tokenising and aligning"))
-    train, dev = _samples(open_run, TRAIN), _samples(open_run, DEV)
+    asked = [teacher for teacher in teachers if teacher.name in hop.teachers]
+    train = _samples(plan, task.lessons, hop.student, [teacher.name for teacher in asked], unseen)
     _say_alignment(train, open_run.events)
-    if DISTILL in wanted:
-        device = open_run.trainer.accelerator.device
-        dtype = torch.float32 if plan.precision == "fp32" else torch.bfloat16
-        ensemble = Ensemble(teachers, _asked_layers(plan), dtype).to(device) if teachers else None
-        built = _build(plan, run, plan.student_or_fail.weights)
-        _train(open_run, DISTILL, "distilling the student", built, _stages(plan), train, dev, ensemble, run.student)
-    if BASELINE in wanted:
-        built = _build(plan, run, "pretrained")
-        stages = plan.stages_of("distill")
-        alone = [Stage(BASELINE, sum(stage.steps for stage in stages), [HardLabelsTerm()], stages[-1].learning_rates)]
-        title = "training the same student without teachers"
-        _train(open_run, BASELINE, title, built, alone, train, dev, None, run.baseline)
+    device = open_run.trainer.accelerator.device
+    dtype = torch.float32 if plan.precision == "fp32" else torch.bfloat16
+    ensemble = Ensemble(asked, dtype).to(device) if asked else None
+    stages, projections = make_stages(plan, hop, ranking)
+    title = "distilling the student" if hop.name == DISTILL else f"distilling {hop.name} ({hop.student.reference})"
+    built = _build(plan, run, hop.student, hop.student.weights)
+    _train(open_run, hop.name, title, built, hop.student, stages, train, folder, ensemble, projections)
 
 
-def _to_train(run: RunFolder, plan: Plan) -> list[tuple[str, Path, bool]]:
-    return [(DISTILL, run.student, True), (BASELINE, run.baseline, plan.baseline)]
+def _train_baseline(open_run: OpenRun) -> None:
+    """Train the same student without teachers, where that was asked for and is not there yet."""
+    run, plan, task = open_run.folder, open_run.prepared.plan, open_run.prepared.task
+    if not plan.baseline or run.baseline.is_dir():
+        return
+    student, stages = plan.student_or_fail, plan.hops[-1].stages
+    open_run.events.emit(WorkStarted("tokenising"))
+    alone = [Stage(BASELINE, sum(stage.steps for stage in stages), [HardLabelsTerm()], stages[-1].learning_rates)]
+    built = _build(plan, run, student, "pretrained")
+    train = _samples(plan, task.train, student, [], {})
+    _train(open_run, BASELINE, "training the same student without teachers", built, student, alone, train, run.baseline)
 
 
-def _build(plan: Plan, run: RunFolder, weights: str) -> BuiltStudent:
-    """The student before training, from the same seed whichever way it is trained."""
-    student = plan.student_or_fail
+def _hop_folder(run: RunFolder, hop: HopPlan) -> Path:
+    return run.student if hop.name == DISTILL else run.assistant(hop.name)
+
+
+def _build(plan: Plan, run: RunFolder, student: StudentPlan, weights: str) -> BuiltStudent:
+    """A student before training, from the same seed whichever way it is trained."""
     folder, seed = Path(student.tokenizer_folder), int(plan.request["seed"])
     from transformers import AutoConfig
 
     if student.source in plan.teacher_names:
         teacher = plan.teacher(student.source)
-        folder = trained_folder(teacher, run) if weights == "finetuned" else weights_folder(teacher)
+        trained = weights == "finetuned" or teacher.kind == "assistant"
+        folder = trained_folder(teacher, run) if trained else weights_folder(teacher)
     source_config = AutoConfig.from_pretrained(student.tokenizer_folder, local_files_only=True)
     size = Size(student.layers, student.width, student.heads)
     config = student_config(source_config, size, student.copied_layers, plan.task.labels)
@@ -148,28 +172,29 @@ def _train(
     name: str,
     title: str,
     built: BuiltStudent,
+    student: StudentPlan,
     stages: Sequence[Stage],
     train: Samples,
-    dev: Samples,
-    ensemble: Ensemble | None,
     folder: Path,
+    ensemble: Ensemble | None = None,
+    projections: Projections | None = None,
 ) -> None:
     plan, task = open_run.prepared.plan, open_run.prepared.task
-    layers = {layer for stage in stages for term in stage.terms for layer in term.needs.hidden.get(STUDENT, ())}
     phase = Phase(
         name=name,
         title=title,
-        learner=StudentLearner(built.model, layers, built.fresh),
+        learner=StudentLearner(built.model, built.fresh),
         stages=stages,
         train=train,
-        dev=dev,
+        dev=_samples(plan, task.dev, student, [], {}),
         ensemble=ensemble,
         score=dev_scores(task),
         metric=task.metric,
         seed=int(plan.request["seed"]),
+        projections=projections or Projections(),
     )
     open_run.trainer.run(phase)
-    tokenizer = load_tokenizer(Path(plan.student_or_fail.tokenizer_folder))
+    tokenizer = load_tokenizer(Path(student.tokenizer_folder))
 
     def save() -> None:
         with whole_folder(folder) as partial:
@@ -178,48 +203,20 @@ def _train(
     open_run.once(save)
 
 
-def _stages(plan: Plan) -> list[Stage]:
-    """The recipe's stages with their terms; projections start from the run's seed."""
-    torch.manual_seed(int(plan.request["seed"]))
-    return [
-        Stage(stage.name, stage.steps, [_term(loss, plan) for loss in stage.terms], stage.learning_rates)
-        for stage in plan.stages_of("distill")
-    ]
-
-
-def _term(loss: Loss, plan: Plan) -> Term:
-    """The term that a line of the objective stands for."""
-    names = plan.teacher_names
-    if isinstance(loss, HardLabels):
-        return HardLabelsTerm(weight=loss.weight)
-    if isinstance(loss, SoftLabels):
-        return SoftLabelsTerm(names, loss.temperature, loss.temperature_squared, loss.weighting, loss.weight)
-    assert isinstance(loss, HiddenMse)
-    widths = {teacher.name: teacher.width for teacher in plan.teachers}
-    side, share = (loss.projection.side, loss.projection.share) if loss.projection else (None, "per-layer")
-    width = plan.student_or_fail.width
-    return HiddenMseTerm(plan.layer_maps, width, widths, side, share, loss.weight)  # type: ignore[arg-type]
-
-
-def _asked_layers(plan: Plan) -> dict[str, frozenset[int]]:
-    return {name: frozenset(rows.values()) for name, rows in plan.layer_maps.items()}
-
-
-def _samples(open_run: OpenRun, split: str) -> Samples:
-    """A split as the student and all teachers see it, aligned with the student's tokens."""
-    plan, task = open_run.prepared.plan, open_run.prepared.task
+def _samples(plan: Plan, split: Split, student: StudentPlan, teachers: Sequence[str], unseen: Mapping[str, Logits]) -> Samples:
+    """A split as a student and its teachers see it, aligned with the student's tokens."""
     length = plan.recipe.training.max_length
-    folders = {STUDENT: Path(plan.student_or_fail.tokenizer_folder)}
-    if split == TRAIN and asks_teachers("distill", plan.recipe):
-        folders |= {teacher.name: Path(teacher.folder) for teacher in plan.teachers}
+    folders = {STUDENT: Path(student.tokenizer_folder)}
+    folders |= {name: Path(plan.teacher(name).folder) for name in teachers}
     by_tokenizer: dict[str, TokenView] = {}
     views: dict[str, TokenView] = {}
     for name, folder in folders.items():
-        view = by_tokenizer.get(str(folder)) or tokenise(task.splits[split], load_tokenizer(folder), length)
+        view = by_tokenizer.get(str(folder)) or tokenise(split, load_tokenizer(folder), length)
         same = next((other for other in views.values() if other.fingerprint == view.fingerprint), view)
         views[name] = by_tokenizer[str(folder)] = same
     alignments = {name: align(views[STUDENT], view) for name, view in views.items() if name != STUDENT}
-    return Samples(task.splits[split].labels, views, alignments, leading=STUDENT)
+    known = {name: logits for name, logits in unseen.items() if name in teachers}
+    return Samples(split.labels, views, alignments, leading=STUDENT, out_of_fold=known)
 
 
 def _say_alignment(train: Samples, events: Events) -> None:

@@ -21,6 +21,7 @@ from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import load_recipe
+from kdcli.recipe.schema import Recipe
 
 
 @dataclass
@@ -78,7 +79,7 @@ def opened(request: TrainRequest | None, out: Path | None, resume: bool, events:
     accelerator = make_accelerator(precision, str(device))
     if not accelerator.is_main_process:
         events = Events()
-    run = _agreed(accelerator, lambda: find_run(out) if resume else _new(request, out))
+    run = _agreed(accelerator, lambda: find_run(out) if resume else _new(request, recipe, out))
     if accelerator.is_main_process:
         with removed_on_error(run):
             prepared = prepare(request, run, events)
@@ -101,10 +102,11 @@ def opened(request: TrainRequest | None, out: Path | None, resume: bool, events:
         accelerator.end_training()
 
 
-def _new(request: TrainRequest, out: Path | None) -> RunFolder:
+def _new(request: TrainRequest, recipe: Recipe, out: Path | None) -> RunFolder:
     data = request.data
+    student = request.student or recipe.student.size
     task = data.task or ("starter" if data.is_starter else Path(data.data or "task").stem)
-    return new_run(out, task, request.student if request.command == "distill" and request.student else request.command)
+    return new_run(out, task, student if request.command == "distill" and student else request.command)
 
 
 def _agreed(accelerator: Accelerator, choose: Callable[[], RunFolder]) -> RunFolder:

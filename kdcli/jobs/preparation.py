@@ -24,7 +24,7 @@ from kdcli.models.student import parse_size
 from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
-from kdcli.plan.resolve import load_recipe, make_plan
+from kdcli.plan.resolve import asked_student, load_recipe, make_plan
 from kdcli.recipe.catalogue import DEFAULT_RECIPE
 from kdcli.recipe.document import KeyPath, Override
 
@@ -68,8 +68,8 @@ def check_cheaply(request: TrainRequest) -> None:
     """
     loaded = load_recipe(request)
     parse_references(request.teachers, "--teachers")
-    if request.student is not None:
-        parse_size(request.student)
+    if request.command == "distill":
+        parse_size(asked_student(request, loaded))
     check_trackers(request.track)
     resolve_precision(loaded.recipe.training.precision, resolve_device(request.device))
 

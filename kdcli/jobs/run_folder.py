@@ -44,6 +44,15 @@ class RunFolder:
         """The student as an ordinary checkpoint."""
         return self.path / "student"
 
+    def assistant(self, name: str) -> Path:
+        """An assistant as an ordinary checkpoint."""
+        return self.path / "assistants" / name
+
+    @property
+    def out_of_fold(self) -> Path:
+        """What copies of the teachers say of training samples that they were not trained on."""
+        return self.path / "out-of-fold"
+
     @property
     def baseline(self) -> Path:
         """The same student, trained without teachers."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
 
 from kdcli.data.batching import Samples
-from kdcli.data.task import DEV, TRAIN, Split, Task
+from kdcli.data.task import Split, Task
 from kdcli.data.tokens import TokenView, tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
-from kdcli.engine.inference import predict
+from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.engine.loop import Phase, Scores, Stage
 from kdcli.errors import GateError
 from kdcli.evaluation.chance import against_chance
@@ -26,20 +29,34 @@ from kdcli.models.checkpoints import Reference, describe, fetch_weights
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_encoder, load_tokenizer
 from kdcli.models.teachers import CofinetunedTeachers, Teacher
-from kdcli.plan.plan import Plan, TeacherPlan
+from kdcli.plan.plan import COFINETUNE, Plan, TeacherPlan
+from kdcli.plan.stages import steps
 
-COFINETUNE = "cofinetune"
+_FOLDS_SEED = 0
 
 
 def train_teachers(open_run: OpenRun) -> None:
     """Co-finetune the teachers that have no trained head (MT-BERT, stage 1); done once per run."""
     run, plan, task = open_run.folder, open_run.prepared.plan, open_run.prepared.task
-    stages = plan.stages_of("cofinetune")
-    if not stages or run.teachers.is_dir():
+    if not plan.cofinetune or run.teachers.is_dir():
         return
+    title = "co-finetuning " + " and ".join(teacher.name for teacher in plan.to_cofinetune)
+    learner, tokenizers = _cofinetuned(open_run, COFINETUNE, title, task.train, task.dev)
+
+    def save() -> None:
+        with whole_folder(run.teachers) as partial:
+            learner.save(partial, task.labels, tokenizers)
+
+    open_run.once(save)
+
+
+def _cofinetuned(
+    open_run: OpenRun, name: str, title: str, train: Split, dev: Split
+) -> tuple[CofinetunedTeachers, dict[str, Any]]:
+    """The bare teachers, trained on ``train`` with the best weights on ``dev``, and their tokenizers."""
+    plan, task = open_run.prepared.plan, open_run.prepared.task
     bare = plan.to_cofinetune
-    events = open_run.events
-    events.emit(WorkStarted("loading and tokenising for the teachers"))
+    open_run.events.emit(WorkStarted("loading and tokenising for the teachers"))
     folders = {teacher.name: weights_folder(teacher) for teacher in bare}
     tokenizers = {name: load_tokenizer(folder) for name, folder in folders.items()}
     seed = int(plan.request["seed"])
@@ -50,22 +67,75 @@ def train_teachers(open_run: OpenRun) -> None:
     learner = CofinetunedTeachers({name: load_encoder(folder) for name, folder in folders.items()}, head)
     term = HardLabelsTerm([teacher.name for teacher in bare])
     phase = Phase(
-        name=COFINETUNE,
-        title="co-finetuning " + " and ".join(folders),
+        name=name,
+        title=title,
         learner=learner,
-        stages=[Stage(stage.name, stage.steps, [term], stage.learning_rates) for stage in stages],
-        train=_samples(task, TRAIN, tokenizers, plan),
-        dev=_samples(task, DEV, tokenizers, plan),
+        stages=[
+            Stage(
+                stage.name,
+                steps(stage.epochs, len(train), plan.recipe.training),
+                [term],
+                stage.learning_rates,
+                stage.warmup,
+                stage.schedule,
+            )
+            for stage in plan.cofinetune
+        ],
+        train=_samples(train, tokenizers, plan),
+        dev=_samples(dev, tokenizers, plan),
         ensemble=None,
         score=dev_scores(task),
         metric=task.metric,
         seed=seed,
     )
     open_run.trainer.run(phase)
+    return learner, tokenizers
+
+
+def out_of_fold_answers(open_run: OpenRun) -> dict[str, NDArray[np.float32]]:
+    """Teacher → logits [n, C] on the student's samples, each from a copy that was trained without that sample.
+
+    The copies are co-finetuned as the teachers are, on all folds but one, with the best weights on the same dev split; folds
+    are drawn class by class. Samples without labels, which no copy is trained on, are answered with zeros: weights that need
+    errors are refused there. Done once per run and fold, and kept.
+    """
+    run, plan, task = open_run.folder, open_run.prepared.plan, open_run.prepared.task
+    folds = plan.recipe.teachers.out_of_fold
+    if folds is None:
+        return {}
+    assert task.train.labels is not None
+    answers = {
+        teacher.name: np.zeros((len(task.lessons), len(task.labels)), dtype=np.float32) for teacher in plan.to_cofinetune
+    }
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=_FOLDS_SEED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer samples than folds is in some folds alone
+        parts = list(splitter.split(np.zeros(len(task.train)), task.train.labels))
+    for number, (others, held_out) in enumerate(parts, 1):
+        path = run.out_of_fold / f"fold-{number}-of-{folds}.npz"
+        if not path.is_file():
+            _answer_fold(open_run, number, folds, others, held_out, path)
+        with np.load(path) as kept:
+            for name in answers:
+                answers[name][held_out] = kept[name]
+    return answers
+
+
+def _answer_fold(
+    open_run: OpenRun, number: int, folds: int, others: NDArray[np.int64], held_out: NDArray[np.int64], path: Path
+) -> None:
+    plan, task = open_run.prepared.plan, open_run.prepared.task
+    title = f"co-finetuning without fold {number} of {folds}"
+    learner, tokenizers = _cofinetuned(open_run, f"fold-{number}", title, task.train.select(others), task.dev)
+    open_run.events.emit(WorkStarted(f"asking about fold {number}"))
+    samples = _samples(task.train.select(held_out), tokenizers, plan)
+    logits = predict(learner.eval(), samples, EVALUATION_BATCH, open_run.trainer.accelerator.device)
 
     def save() -> None:
-        with whole_folder(run.teachers) as partial:
-            learner.save(partial, task.labels, tokenizers)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, **logits)  # type: ignore[arg-type]
+        partial.replace(path)
 
     open_run.once(save)
 
@@ -79,17 +149,19 @@ def weights_folder(teacher: TeacherPlan) -> Path:
 
 
 def trained_folder(teacher: TeacherPlan, run: RunFolder) -> Path:
-    """The folder of a teacher as it answers: co-finetuned in this run, or as it was given."""
+    """The folder of a teacher as it answers: trained in this run, or as it was given."""
+    if teacher.kind == "assistant":
+        return run.assistant(teacher.name)
     return run.teachers / teacher.name if teacher.kind == "cofinetune" else weights_folder(teacher)
 
 
-def load_teachers(plan: Plan, run: RunFolder) -> list[Teacher]:
-    """The trained teachers, frozen, in fp32, answering in the task's class order."""
+def load_teachers(plan: Plan, run: RunFolder, wanted: Sequence[TeacherPlan] | None = None) -> list[Teacher]:
+    """The trained teachers (all, assistants too, or those that are wanted), frozen, in fp32, in the task's class order."""
     loaded = []
-    for teacher in plan.teachers:
+    for teacher in plan.teachers if wanted is None else wanted:
         folder = trained_folder(teacher, run)
         order = teacher.order or list(range(len(plan.task.labels)))
-        make = Teacher.finetuned if teacher.kind == "finetuned" else Teacher.cofinetuned
+        make = Teacher.finetuned if teacher.kind in ("finetuned", "assistant") else Teacher.cofinetuned
         loaded.append(make(teacher.name, folder, order))
     return loaded
 
@@ -145,9 +217,9 @@ class _DevScores:
         return {name: scores(values, self.labels, self.classes) for name, values in logits.items()}
 
 
-def _samples(task: Task, split: str, tokenizers: Mapping[str, object], plan: Plan) -> Samples:
+def _samples(split: Split, tokenizers: Mapping[str, object], plan: Plan) -> Samples:
     names: Sequence[str] = list(tokenizers)
     views: dict[str, TokenView] = {
-        name: tokenise(task.splits[split], tokenizer, plan.recipe.training.max_length) for name, tokenizer in tokenizers.items()
+        name: tokenise(split, tokenizer, plan.recipe.training.max_length) for name, tokenizer in tokenizers.items()
     }
-    return Samples(task.splits[split].labels, views, {}, leading=names[0])
+    return Samples(split.labels, views, {}, leading=names[0])

@@ -89,7 +89,7 @@ def row_divergence(batch: Batch, teacher: str, ours: Tensor, wanted: Tensor) -> 
         wanted = runs.pull_attention(wanted)
         ours = ours.masked_fill(~mask[:, None, None, :], torch.finfo(ours.dtype).min).log_softmax(-1)
     ours = ours.clamp(min=_LOWEST_LOG)
-    rows = (torch.special.xlogy(wanted, wanted) - wanted * ours).sum(-1).mean(1)  # [B, L_S]
+    rows: Tensor = (torch.special.xlogy(wanted, wanted) - wanted * ours).sum(-1).mean(1)  # [B, L_S]
     return rows.masked_fill(~mask, 0.0).sum()
 
 
@@ -131,7 +131,7 @@ class RelationKlTerm(LayerTerm):
     Args:
         pairs: teacher name → {student layer: teacher layer}, from 1.
         relations: which of queries, keys, values.
-        relation_heads: R, or None for the attention's own heads, whose numbers must match.
+        relation_heads: R, for all teachers or by name; None for the attention's own heads, whose numbers must match.
         layer_reduction, teacher_reduction, weight, name: as in :class:`LayerTerm`.
     """
 
@@ -141,7 +141,7 @@ class RelationKlTerm(LayerTerm):
         self,
         pairs: Mapping[str, Pairs],
         relations: Sequence[Relation] = ("queries", "keys", "values"),
-        relation_heads: int | None = None,
+        relation_heads: int | Mapping[str, int | None] | None = None,
         layer_reduction: Reduction = "sum",
         teacher_reduction: Reduction = "mean",
         weight: float | Schedule = 1.0,
@@ -149,7 +149,10 @@ class RelationKlTerm(LayerTerm):
     ) -> None:
         super().__init__(pairs, layer_reduction, teacher_reduction, weight, name)
         self.kinds = tuple(relations)
-        self.relation_heads = relation_heads
+        self.relation_heads = {
+            teacher: relation_heads.get(teacher) if isinstance(relation_heads, Mapping) else relation_heads
+            for teacher in self.pairs
+        }
         self.scale *= len(self.kinds)
 
     def units(self, batch: Batch, teacher: str) -> Tensor:
@@ -158,16 +161,19 @@ class RelationKlTerm(LayerTerm):
     def compare(self, batch: Batch, outputs: Outputs, teacher: str, student_layer: int, teacher_layer: int) -> Tensor:
         total = torch.zeros((), device=batch.rows.device)
         for relation in self.kinds:
-            ours = self._relation(outputs[STUDENT], relation, student_layer, batch.views[STUDENT])
-            theirs = self._relation(outputs[teacher], relation, teacher_layer, batch.views[teacher])
+            heads = self.relation_heads[teacher]
+            ours = _relation(outputs[STUDENT], relation, student_layer, batch.views[STUDENT], heads)
+            theirs = _relation(outputs[teacher], relation, teacher_layer, batch.views[teacher], heads)
             total = total + row_divergence(batch, teacher, ours, theirs.exp())
         return total
 
-    def _relation(self, output: Output, relation: str, layer: int, view: Mapping[str, Tensor]) -> Tensor:
-        """Logarithm of the relation [B, R, L, L]."""
-        states: Tensor = getattr(output, relation)[layer].float()
-        if self.relation_heads is not None:
-            states = states.transpose(1, 2).flatten(2).unflatten(-1, (self.relation_heads, -1)).transpose(1, 2)
-        scores = torch.matmul(states * states.shape[-1] ** -0.5, states.transpose(-1, -2))
-        real = view["attention_mask"][:, None, None, :] > 0
-        return functional.log_softmax(scores.masked_fill(~real, torch.finfo(scores.dtype).min), dim=-1)
+
+def _relation(output: Output, relation: str, layer: int, view: Mapping[str, Tensor], heads: int | None) -> Tensor:
+    """Logarithm of the relation [B, R, L, L]."""
+    states: Tensor = getattr(output, relation)[layer].float()
+    if heads is not None:
+        samples, tokens = states.shape[0], states.shape[2]
+        states = states.transpose(1, 2).reshape(samples, tokens, heads, -1).transpose(1, 2)
+    scores = torch.matmul(states * states.shape[-1] ** -0.5, states.transpose(-1, -2))
+    real = view["attention_mask"][:, None, None, :] > 0
+    return functional.log_softmax(scores.masked_fill(~real, torch.finfo(scores.dtype).min), dim=-1)

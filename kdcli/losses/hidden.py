@@ -63,10 +63,10 @@ class HiddenTerm(LayerTerm):
             end = self.sides[teacher]
             for pair in rows.items() if end is not None else ():
                 place = f"-{pair[0]}-{pair[1]}" if share == "per-layer" else ""
-                widths = (
-                    (teacher_widths[teacher], student_width) if end == "teacher" else (student_width, teacher_widths[teacher])
-                )
-                self.projections[teacher, *pair] = bank.between(f"{self.name}-{teacher}{place}", *widths)
+                begin, goal = student_width, teacher_widths[teacher]
+                if end == "teacher":
+                    begin, goal = goal, begin
+                self.projections[teacher, *pair] = bank.between(f"{self.name}-{end}-{teacher}{place}", begin, goal)
 
     def units(self, batch: Batch, teacher: str) -> Tensor:
         if self.tokens == "all":

@@ -169,9 +169,7 @@ class SoftLabelsTerm(Term):
             return (weights_by.inverse_error if how == "inverse-error" else weights_by.softmax_error)(logits, labels)
         if how == "uncertainty":
             return weights_by.by_uncertainty(logits, unsure, self.sizes)
-        return {"uniform": weights_by.uniform, "confidence": weights_by.confidence, "agreement": weights_by.agreement}[how](
-            logits
-        )
+        return weights_by.BY_ANSWERS[how](logits)
 
     def remark(self, observed: Mapping[str, float]) -> str | None:
         """Say it when weights that are computed turn out to be the same everywhere."""

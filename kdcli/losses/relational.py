@@ -76,7 +76,7 @@ class RelationalTerm(LayerTerm):
         return torch.cat(totals)
 
     def _groups(self, batch: Batch) -> tuple[Tensor, ...]:
-        return torch.arange(len(batch)).split(self.group or len(batch))
+        return torch.split(torch.arange(len(batch)), self.group or len(batch))
 
     def _vectors(self, batch: Batch, outputs: Outputs, model: str, layer: int) -> Tensor:
         if self.states == "logits":

@@ -7,7 +7,7 @@ one; what is normalised has the mean 1 over the teachers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ def agreement(logits: Tensor) -> Tensor:
 
 
 def by_uncertainty(logits: Tensor, uncertainty: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Samples on which the student is unsure lean on the smallest teacher, sure ones on the largest (Dynamic KD, Li et al. 2021).
+    """Unsure samples lean on the smallest teacher, sure ones on the largest (Dynamic KD, Li et al. 2021).
 
     Teachers stand at equal distances from the smallest (0) to the largest (1); a sample stands at 1 − u and its weight is
     shared linearly between its two neighbours (with two teachers: u and 1 − u), times N.
@@ -95,3 +95,6 @@ def ensemble_agreement(logits: Tensor) -> Tensor:
 def normalised(weights: Tensor) -> Tensor:
     """Weights [N, B] scaled to the mean 1 over the teachers."""
     return weights / weights.mean(0, keepdim=True).clamp(min=1e-12)
+
+
+BY_ANSWERS: dict[str, Callable[[Tensor], Tensor]] = {"uniform": uniform, "confidence": confidence, "agreement": agreement}

@@ -202,7 +202,7 @@ def _eager_hooks(block: nn.Module, config: Any, recorder: _Recorder) -> Iterator
 
     def projected(kind: str) -> Any:
         def note(_: nn.Module, __: Any, output: Tensor) -> None:
-            recorder.note(kind, output.unflatten(-1, (heads, -1)).transpose(1, 2))
+            recorder.note(kind, output.view(*output.shape[:-1], heads, -1).transpose(1, 2))
 
         return note
 

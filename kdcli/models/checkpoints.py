@@ -114,15 +114,19 @@ def _expanded(part: str, flag: str) -> list[Reference]:
     return [Reference(name, ALIASES.get(part, part), flag)]
 
 
-def describe(reference: Reference) -> Checkpoint:
+def describe(reference: Reference, *, weights: bool = True) -> Checkpoint:
     """Look at a checkpoint's files without loading weights; a Hub id has its small files fetched.
+
+    Args:
+        reference: the model as the user named it.
+        weights: there must be weights and a tokenizer that could be loaded; else ``config.json`` is enough.
 
     Raises:
         RequestError: unknown name, missing folder, no or unsafe weights, broken config, Hub out of reach.
     """
     path = Path(reference.checkpoint)
     if path.is_dir():
-        return _describe_folder(reference, path)
+        return _describe_folder(reference, path, config_alone=not weights)
     looks_like_id = _HUB_ID.fullmatch(reference.checkpoint) and not reference.checkpoint.startswith((".", "/", "~"))
     if looks_like_id and (not path.parent.is_dir() or reference.checkpoint in ALIASES.values()):
         return _describe_folder(reference, _fetch_small_files(reference), on_hub=True)
@@ -143,11 +147,12 @@ def _unknown(reference: Reference) -> RequestError:
     )
 
 
-def _describe_folder(reference: Reference, folder: Path, on_hub: bool = False) -> Checkpoint:
+def _describe_folder(reference: Reference, folder: Path, on_hub: bool = False, config_alone: bool = False) -> Checkpoint:
     where = f"{reference.flag} {reference.name}={reference.checkpoint}"
     config = _config(folder, where)
-    tensors = [] if on_hub else _tensor_names(folder, where)
-    if not on_hub and not (folder / "tokenizer.json").is_file():
+    unseen = on_hub or config_alone
+    tensors = [] if unseen else _tensor_names(folder, where)
+    if not unseen and not (folder / "tokenizer.json").is_file():
         raise RequestError(
             Problem(
                 where,
@@ -172,7 +177,7 @@ def _describe_folder(reference: Reference, folder: Path, on_hub: bool = False) -
         heads=text_config.num_attention_heads,
         vocabulary=text_config.vocab_size,
         max_length=_max_length(text_config),
-        head_labels=_head_labels(config, tensors, on_hub),
+        head_labels=_head_labels(config, tensors, unseen),
         shared_head=shared,
         fingerprint=folder.name[:16] if on_hub else _weights_fingerprint(folder),
         config=config,

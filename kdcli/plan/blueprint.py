@@ -9,42 +9,67 @@ from typing import Any, Literal
 
 import torch
 
-from kdcli.data.task import Task
 from kdcli.errors import Problem, Problems, RequestError
 from kdcli.models import checkpoints
 from kdcli.models.checkpoints import Checkpoint, Reference
 from kdcli.models.student import Size, parse_size, student_config
 from kdcli.plan.plan import StudentPlan
 from kdcli.recipe.document import KeyPath
-from kdcli.recipe.layers import named_map
+from kdcli.recipe.layers import LayerMapError, named_map, resolve
 from kdcli.recipe.loading import LoadedRecipe
-from kdcli.recipe.schema import SCRATCH
+from kdcli.recipe.schema import AS_LARGE_AS_TEACHER, SCRATCH
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """The planned student, the folder of its tokenizer, and the longest input that its positions allow."""
+    """A planned student.
+
+    Attributes:
+        plan: as it is kept.
+        config: of the model that will be built.
+        tokenizer_folder: where its tokenizer is.
+        max_length: the longest input that its positions allow.
+    """
 
     plan: StudentPlan
+    config: Any
     tokenizer_folder: Path
     max_length: int
 
+    def as_teacher(self, name: str, labels: Sequence[str]) -> Checkpoint:
+        """What the student will be as a teacher of another one, before a weight of it is there."""
+        return Checkpoint(
+            name=name,
+            reference=self.plan.reference,
+            folder=self.tokenizer_folder,
+            model_type=self.plan.model_type,
+            layers=self.plan.layers,
+            width=self.plan.width,
+            heads=self.plan.heads,
+            vocabulary=self.plan.vocabulary,
+            max_length=self.max_length,
+            head_labels=tuple(labels),
+            shared_head=None,
+            fingerprint="",
+            config=self.config,
+        )
+
 
 def plan_student(
-    text: str, teachers: Sequence[Checkpoint], task: Task, loaded: LoadedRecipe, problems: Problems
+    text: str, teachers: Sequence[Checkpoint], labels: Sequence[str], loaded: LoadedRecipe, problems: Problems
 ) -> Blueprint | None:
-    """What ``--student`` asks for, as sizes and sources; None where it cannot be, with the problems noted."""
+    """What ``--student`` or the recipe asks for, as sizes and sources; None where it cannot be, with the problems noted."""
     try:
-        size = parse_size(text)
+        size = Size(teachers[0].layers) if text == AS_LARGE_AS_TEACHER else parse_size(text)
         if size is None:
-            return _student_from_checkpoint(text, task)
-        return _student_from_teacher(text, size, teachers, task, loaded)
+            return _student_from_checkpoint(text, labels)
+        return _student_from_teacher(text, size, teachers, labels, loaded)
     except RequestError as error:
         problems.extend(error)
         return None
 
 
-def _student_from_checkpoint(text: str, task: Task) -> Blueprint:
+def _student_from_checkpoint(text: str, labels: Sequence[str]) -> Blueprint:
     try:
         found = checkpoints.describe(Reference("student", checkpoints.ALIASES.get(text, text), "--student"))
     except RequestError as error:
@@ -55,12 +80,12 @@ def _student_from_checkpoint(text: str, task: Task) -> Blueprint:
         raise
     size = Size(found.layers, found.width, found.heads)
     rows = list(range(1, found.layers + 1))
-    return _blueprint(text, "checkpoint", found, size, rows, "pretrained", task)
+    return _blueprint(text, "checkpoint", found, size, rows, "pretrained", labels)
 
 
 def _student_from_teacher(
-    text: str, size: Size, teachers: Sequence[Checkpoint], task: Task, loaded: LoadedRecipe
-) -> Blueprint | None:
+    text: str, size: Size, teachers: Sequence[Checkpoint], labels: Sequence[str], loaded: LoadedRecipe
+) -> Blueprint:
     init = loaded.recipe.student.init
     by_name = {checkpoint.name: checkpoint for checkpoint in teachers}
     source = by_name.get(init.source, teachers[0])
@@ -70,9 +95,9 @@ def _student_from_teacher(
         )
     resized = size.width not in (None, source.width) or size.heads not in (None, source.heads)
     if init.source == SCRATCH or resized:
-        return _blueprint(text, SCRATCH, source, size, [], init.weights, task)
+        return _blueprint(text, SCRATCH, source, size, [], init.weights, labels)
     rows = _copied_layers(size.layers, source, loaded, text)
-    return _blueprint(text, source.name, source, size, rows, init.weights, task)
+    return _blueprint(text, source.name, source, size, rows, init.weights, labels)
 
 
 def _copied_layers(count: int, source: Checkpoint, loaded: LoadedRecipe, text: str) -> list[int]:
@@ -99,7 +124,32 @@ def _copied_layers(count: int, source: Checkpoint, loaded: LoadedRecipe, text: s
                 "layer map",
             )
         )
+    if layers == "matched":
+        return _matched_layers(count, source, loaded)
     return list(named_map(layers, count, source.layers).values())
+
+
+def _matched_layers(count: int, source: Checkpoint, loaded: LoadedRecipe) -> list[int]:
+    """The source's layers that the recipe's layer map gives to the student's layers 1, 2, …."""
+    layers = loaded.recipe.layers
+    spec = layers.get(source.name, "uniform") if isinstance(layers, dict) else layers
+    try:
+        pairs = resolve(spec, count, source.layers)
+    except LayerMapError as error:
+        where = loaded.document.where(("layers",))
+        raise RequestError(Problem(where, str(error), error.expected, str(spec), error.remedy)) from error
+    missing = [row for row in range(1, count + 1) if not pairs.get(row)]
+    if missing:
+        raise RequestError(
+            Problem(
+                loaded.document.where(("student", "init", "layers")),
+                "the recipe's layer map does not say which layers to copy",
+                f"a teacher layer for each student layer 1..{count}",
+                f"layers: {spec}, nothing for {', '.join(map(str, missing))}",
+                "layers: uniform, or student.init.layers: uniform",
+            )
+        )
+    return [pairs[row] for row in range(1, count + 1)]
 
 
 def _blueprint(
@@ -109,9 +159,9 @@ def _blueprint(
     size: Size,
     rows: list[int],
     weights: Literal["pretrained", "finetuned"],
-    task: Task,
+    labels: Sequence[str],
 ) -> Blueprint:
-    config = student_config(source.config, size, rows, task.labels)
+    config = student_config(source.config, size, rows, labels)
     total, in_blocks = parameter_count(config, classifier=True), 12 * config.num_hidden_layers * config.hidden_size**2
     plan = StudentPlan(
         reference=text,
@@ -128,7 +178,7 @@ def _blueprint(
         parameters=total,
         layer_parameters=in_blocks,
     )
-    return Blueprint(plan, source.folder, source.max_length)
+    return Blueprint(plan, config, source.folder, source.max_length)
 
 
 def parameter_count(config: Any, *, classifier: bool) -> int:

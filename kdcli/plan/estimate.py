@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from kdcli.plan.plan import Estimate, StagePlan, StudentPlan, TeacherPlan
+from kdcli.plan.plan import COFINETUNE, DISTILL, Estimate, StagePlan, StudentPlan, TeacherPlan
 
 _EFFICIENCY = 0.35
 _ADAMW_BYTES = 16
@@ -15,8 +15,8 @@ _ACTIVATIONS_PER_TOKEN_AND_LAYER = 40
 
 
 def estimate(
-    teachers: Iterable[TeacherPlan],
-    student: StudentPlan | None,
+    teachers: Sequence[TeacherPlan],
+    students: Mapping[str, StudentPlan],
     stages: Iterable[StagePlan],
     *,
     batch_size: int,
@@ -24,6 +24,7 @@ def estimate(
     dtype: torch.dtype,
     device: torch.device,
     repeats: int,
+    rounds: int = 1,
 ) -> Estimate:
     """Seconds and bytes from the sizes.
 
@@ -32,31 +33,34 @@ def estimate(
 
     Args:
         teachers: all of them.
-        student: or None, when teachers alone are trained.
+        students: by the training in which they learn; none when teachers alone are trained.
         stages: what is trained.
         batch_size: samples per step.
         dtype: of the matrix products.
         device: where they run.
         tokens: mean tokens per sample.
         repeats: how often the student is trained (2 with a baseline, of which only one asks the teachers).
+        rounds: how often the teachers are co-finetuned (more than once for out-of-fold answers).
     """
     rate = _matrix_rate(dtype, device) * _EFFICIENCY
     block = {teacher.name: 12 * teacher.layers * teacher.width**2 for teacher in teachers}
     operations = 0.0
     for stage in stages:
         samples = stage.steps * batch_size
-        if stage.phase == "cofinetune":
+        if stage.phase == COFINETUNE:
             fresh = sum(block[teacher.name] for teacher in teachers if teacher.kind == "cofinetune")
-            operations += 6 * fresh * samples * tokens
-        elif student is not None:
-            asked = sum(block.values()) if any(term.loss != "hard-labels" for term in stage.terms) else 0
-            operations += (2 * asked + 6 * student.layer_parameters * repeats) * samples * tokens
+            operations += 6 * fresh * samples * tokens * rounds
+        else:
+            asked = sum(block[name] for name in {name for term in stage.terms for name in term.teachers})
+            trained = students[stage.phase].layer_parameters * (repeats if stage.phase == DISTILL else 1)
+            operations += (2 * asked + 6 * trained) * samples * tokens
     frozen = sum(teacher.parameters for teacher in teachers) * (2 if dtype is not torch.float32 else 4)
     cofinetuned = sum(teacher.parameters for teacher in teachers if teacher.kind == "cofinetune") * _ADAMW_BYTES
-    learning = frozen + (student.parameters * _ADAMW_BYTES if student else 0)
+    learning = frozen + max((student.parameters for student in students.values()), default=0) * _ADAMW_BYTES
     widest = max(
         [teacher.layers * teacher.width for teacher in teachers if teacher.kind == "cofinetune"]
-        + ([student.layers * student.width] if student else [1])
+        + [student.layers * student.width for student in students.values()]
+        + [1]
     )
     activations = batch_size * 2 * tokens * widest * _ACTIVATIONS_PER_TOKEN_AND_LAYER * 4
     return Estimate(

@@ -20,14 +20,14 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def resolve_precision(name: str, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """``auto`` takes bf16 where the machine computes it in hardware.
+def resolve_precision(name: str, device: torch.device, where: str = "") -> Literal["fp32", "bf16", "fp16"]:
+    """``auto`` takes bf16 where the machine computes it in hardware; ``where`` says in messages who asked for it.
 
     Raises:
         RequestError: fp16 was asked for without a GPU.
     """
     if name == "fp16" and device.type != "cuda":
-        raise RequestError(Problem("--precision fp16", "needs a GPU", remedy="--precision auto"))
+        raise RequestError(Problem(where or "--precision fp16", "fp16 needs a GPU", remedy="--precision auto"))
     if name in ("fp32", "bf16", "fp16"):
         return name  # type: ignore[return-value]
     if device.type == "cuda":

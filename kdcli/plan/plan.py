@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from kdcli.recipe.schema import Loss, Recipe
+from kdcli.recipe.schema import Loss, Recipe, Until
 
-TeacherKind = Literal["cofinetune", "cofinetuned", "finetuned"]
+TeacherKind = Literal["cofinetune", "cofinetuned", "finetuned", "assistant"]
+COFINETUNE = "cofinetune"
+DISTILL = "distill"
 
 
 class _Part(BaseModel):
@@ -19,8 +21,8 @@ class TeacherPlan(_Part):
     """One teacher.
 
     Attributes:
-        kind: ``cofinetune`` (a bare encoder, to be trained here), ``cofinetuned`` (with a shared head on disk) or
-            ``finetuned`` (with its own head).
+        kind: ``cofinetune`` (a bare encoder, to be trained here), ``cofinetuned`` (with a shared head on disk),
+            ``finetuned`` (with its own head) or ``assistant`` (a student of this run that teaches the next one).
         order: for each class of the task, the index of the teacher's output; None before co-finetuning.
         parameters: of the whole checkpoint.
         same_tokens: its tokenizer is the student's.
@@ -68,22 +70,65 @@ class StudentPlan(_Part):
     layer_parameters: int
 
 
+class TermPlan(_Part):
+    """One term of an objective, resolved against the models.
+
+    Attributes:
+        loss: the term as the recipe gives it.
+        teachers: whom it looks at.
+        layers: teacher name → {student layer: teacher layer}, for losses that compare layers.
+        heads: teacher name → how unlike heads are brought together, for losses on attention maps.
+        relation_heads: teacher name → heads that both widths are cut into, or None for the attention's own, for relations.
+        projected: teacher name → whose states are projected, or None, for losses on hidden states.
+    """
+
+    loss: Loss
+    teachers: list[str] = []
+    layers: dict[str, dict[int, int]] = {}
+    heads: dict[str, Literal["match", "mean"] | dict[int, int]] = {}
+    relation_heads: dict[str, int | None] = {}
+    projected: dict[str, Literal["teacher", "student"] | None] = {}
+
+
 class StagePlan(_Part):
     """One stage of training.
 
     Attributes:
-        phase: which model is trained: the teachers, the student, or the baseline.
-        steps: optimiser steps.
+        phase: which training it is part of: ``cofinetune``, ``distill``, or the name of an assistant.
+        steps: optimiser steps, at the most.
         learning_rates: peak rates of the pre-trained parts, of fresh heads, and of projections.
-        terms: the terms of the objective as the recipe gives them.
+        warmup, schedule: how the rates rise and fall.
+        terms: the terms of the objective.
+        freeze: what of the student stays as it is by the recipe's wish.
+        moves: what of the student the terms reach and the recipe does not freeze: ``embeddings``, layers, ``head``.
+        until: a rule for moving on earlier.
     """
 
-    phase: Literal["cofinetune", "distill"]
+    phase: str
     name: str
     epochs: float
     steps: int
     learning_rates: dict[Literal["body", "head", "projection"], float]
-    terms: list[Loss]
+    warmup: float
+    schedule: Literal["linear", "cosine", "constant"]
+    terms: list[TermPlan]
+    freeze: list[int | str] = []
+    moves: list[int | str] = []
+    until: Until | None = None
+
+
+class HopPlan(_Part):
+    """The training of one student: an assistant's, or the student's own.
+
+    Attributes:
+        name: ``distill`` for the student, else the assistant's name as a teacher of the next.
+        teachers: names of those that it learns from.
+    """
+
+    name: str
+    student: StudentPlan
+    teachers: list[str]
+    stages: list[StagePlan]
 
 
 class SplitPlan(_Part):
@@ -124,19 +169,20 @@ class Plan(_Part):
     """Everything that a run will do.
 
     Attributes:
-        layer_maps: teacher name → {student layer: teacher layer}.
+        teachers: those that were given, then the assistants.
+        cofinetune: stages in which the bare teachers are trained.
+        hops: the trainings of the assistants in order, then that of the student; none when teachers alone are trained.
         precision: what the training computes in.
         notes: what the user should know before it begins.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     request: dict[str, Any]
     recipe: Recipe
     task: TaskPlan
     teachers: list[TeacherPlan]
-    student: StudentPlan | None
-    layer_maps: dict[str, dict[int, int]]
-    stages: list[StagePlan]
+    cofinetune: list[StagePlan]
+    hops: list[HopPlan]
     precision: Literal["fp32", "bf16", "fp16"]
     device: str
     baseline: bool
@@ -154,6 +200,21 @@ class Plan(_Part):
         return [teacher.name for teacher in self.teachers]
 
     @property
+    def given_teachers(self) -> list[TeacherPlan]:
+        """The teachers that the user named."""
+        return [teacher for teacher in self.teachers if teacher.kind != "assistant"]
+
+    @property
+    def student(self) -> StudentPlan | None:
+        """The student of a distillation; None when teachers alone are trained."""
+        return self.hops[-1].student if self.hops else None
+
+    @property
+    def stages(self) -> list[StagePlan]:
+        """All stages in the order in which they are trained."""
+        return [*self.cofinetune, *(stage for hop in self.hops for stage in hop.stages)]
+
+    @property
     def student_or_fail(self) -> StudentPlan:
         """The student of a distillation; a plan without one (co-finetuning) must not be asked."""
         assert self.student is not None
@@ -163,7 +224,3 @@ class Plan(_Part):
     def to_cofinetune(self) -> list[TeacherPlan]:
         """Teachers that have no trained head yet."""
         return [teacher for teacher in self.teachers if teacher.kind == "cofinetune"]
-
-    def stages_of(self, phase: Literal["cofinetune", "distill"]) -> list[StagePlan]:
-        """The stages in which one model is trained."""
-        return [stage for stage in self.stages if stage.phase == phase]

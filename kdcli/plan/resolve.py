@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,29 +15,22 @@ from kdcli import __version__
 from kdcli.data.task import Task
 from kdcli.data.tokens import fingerprint as tokenizer_fingerprint
 from kdcli.data.tokens import tokenise
-from kdcli.errors import Problems, RequestError, did_you_mean
+from kdcli.errors import Problem, Problems, RequestError, did_you_mean
 from kdcli.models import checkpoints
 from kdcli.models.checkpoints import SHARED_HEAD, Checkpoint, Reference
 from kdcli.models.loading import load_tokenizer, quiet_transformers
-from kdcli.plan.blueprint import Blueprint, parameter_count, plan_student
+from kdcli.plan.blueprint import Blueprint, parameter_count
+from kdcli.plan.chain import Hop, plan_hops
 from kdcli.plan.estimate import estimate
 from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.labels import match_labels
-from kdcli.plan.plan import (
-    Plan,
-    SplitPlan,
-    StagePlan,
-    StudentPlan,
-    TaskPlan,
-    TeacherKind,
-    TeacherPlan,
-)
+from kdcli.plan.plan import COFINETUNE, HopPlan, Plan, SplitPlan, StagePlan, TaskPlan, TeacherKind, TeacherPlan, TermPlan
 from kdcli.plan.request import TrainRequest
+from kdcli.plan.stages import steps
 from kdcli.recipe import catalogue, loading
 from kdcli.recipe.document import KeyPath
-from kdcli.recipe.layers import LayerMapError, resolve
 from kdcli.recipe.loading import LoadedRecipe
-from kdcli.recipe.schema import FIRST_TEACHER, SCRATCH, HardLabels, HiddenMse, Recipe
+from kdcli.recipe.schema import HardLabels, Recipe, Relational, SoftLabels, by_error
 
 _SAMPLED_ROWS = 256
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "scikit-learn")
@@ -69,56 +60,90 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
     found = _described(references, problems)
     problems.raise_if_any()
     teachers = [_teacher(checkpoint, task, loaded, problems) for checkpoint in found]
-    _refuse_unknown_teachers(loaded, [checkpoint.name for checkpoint in found], problems)
-    blueprint = None
-    if request.student is not None:
-        blueprint = plan_student(request.student, found, task, loaded, problems)
-    _refuse_too_long(loaded, found, blueprint, problems)
-    maps = _layer_maps(found, blueprint.plan if blueprint else None, loaded, problems)
-    if blueprint is not None:
-        _refuse_unlike_widths(found, blueprint.plan, loaded, problems)
+    for name in loaded.recipe.teachers.labels:
+        _refuse_unknown(("teachers", "labels", name), name, [checkpoint.name for checkpoint in found], loaded, problems)
+    hops: list[Hop] = []
+    if request.command == "distill":
+        hops = plan_hops(asked_student(request, loaded), found, task.labels, loaded, len(task.lessons), problems)
+    _refuse_too_long(loaded, found, hops[-1].blueprint if hops else None, problems)
+    _refuse_missing_answers(request, loaded, task, teachers, problems)
     try:
         device = resolve_device(request.device)
-        precision = resolve_precision(loaded.recipe.training.precision, device)
+        precision = resolve_precision(loaded.recipe.training.precision, device, _precision_place(loaded))
     except RequestError as error:
         problems.extend(error)
     problems.raise_if_any()
-    student = blueprint.plan if blueprint else None
-    if blueprint is not None:
-        own = tokenizer_fingerprint(load_tokenizer(blueprint.tokenizer_folder))
-        teachers = [
-            teacher.model_copy(update={"same_tokens": tokenizer_fingerprint(load_tokenizer(checkpoint.folder)) == own})
-            for teacher, checkpoint in zip(teachers, found, strict=True)
-        ]
-    stages = _stages(request, loaded, task, teachers)
+    teachers += [_assistant(hop) for hop in hops[:-1]]
+    if hops:
+        teachers = _with_same_tokens(teachers, hops[-1].blueprint)
+    cofinetune = _cofinetune_stages(request, loaded, task, teachers)
     baseline = request.command == "distill" and (starter if request.baseline is None else request.baseline)
-    folder = blueprint.tokenizer_folder if blueprint else found[0].folder
+    stages = [*cofinetune, *(stage for hop in hops for stage in hop.plan.stages)]
+    training = loaded.recipe.training
     return Plan(
         request=request.as_data(),
         recipe=loaded.recipe,
         task=_task_plan(task, starter),
         teachers=teachers,
-        student=student,
-        layer_maps=maps,
-        stages=stages,
+        cofinetune=cofinetune,
+        hops=[hop.plan for hop in hops],
         precision=precision,
         device=str(device),
         baseline=baseline,
         estimate=estimate(
             teachers,
-            student,
+            {hop.plan.name: hop.plan.student for hop in hops},
             stages,
-            batch_size=loaded.recipe.training.batch_size,
-            tokens=_tokens_per_sample(task, folder, loaded.recipe.training.max_length),
+            batch_size=training.batch_size,
+            tokens=_tokens_per_sample(
+                task, hops[-1].blueprint.tokenizer_folder if hops else found[0].folder, training.max_length
+            ),
             dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
             device=device,
             repeats=2 if baseline else 1,
+            rounds=1 + (loaded.recipe.teachers.out_of_fold or 0),
         )
         if sized
         else None,
         versions=versions(),
-        notes=[*task.notes, *_notes(teachers)],
+        notes=[*task.notes, *_notes(teachers, loaded, hops)],
     )
+
+
+def asked_student(request: TrainRequest, loaded: LoadedRecipe) -> str:
+    """The student's size or checkpoint: the user's, or the recipe's.
+
+    Raises:
+        RequestError: neither says it.
+    """
+    student = request.student or loaded.recipe.student.size
+    if student is None:
+        raise RequestError(Problem("--student", "is missing", remedy="kdcli distill --teachers bert,roberta --student 4L"))
+    return student
+
+
+def check_recipe(loaded: LoadedRecipe, references: Sequence[Reference], student: str | None) -> list[HopPlan]:
+    """The recipe held against checkpoints by their configurations alone: no data, no weights.
+
+    Returns:
+        The trainings as they would be, as for 1,000 rows of two classes.
+
+    Raises:
+        RequestError: with everything that is wrong.
+    """
+    quiet_transformers()
+    problems = Problems()
+    found = _described(references, problems, weights=False)
+    problems.raise_if_any()
+    wanted = student or loaded.recipe.student.size
+    if wanted is None:
+        raise RequestError(Problem("--student", "is missing", "a size such as 4L, to hold the layer maps against"))
+    for name in loaded.recipe.teachers.labels:
+        _refuse_unknown(("teachers", "labels", name), name, [checkpoint.name for checkpoint in found], loaded, problems)
+    hops = plan_hops(wanted, found, ("0", "1"), loaded, 1000, problems)
+    _refuse_too_long(loaded, found, hops[-1].blueprint if hops else None, problems)
+    problems.raise_if_any()
+    return [hop.plan for hop in hops]
 
 
 def asks_teachers(command: str, recipe: Recipe) -> bool:
@@ -131,11 +156,11 @@ def versions() -> dict[str, str]:
     return {"kdcli": __version__, "python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
 
 
-def _described(references: Sequence[Reference], problems: Problems) -> list[Checkpoint]:
+def _described(references: Sequence[Reference], problems: Problems, *, weights: bool = True) -> list[Checkpoint]:
     found = []
     for reference in references:
         try:
-            found.append(checkpoints.describe(reference))
+            found.append(checkpoints.describe(reference, weights=weights))
         except RequestError as error:
             problems.extend(error)
     return found
@@ -185,23 +210,84 @@ def _kind_and_order(
         return kind, None
 
 
-def _refuse_unknown_teachers(loaded: LoadedRecipe, names: list[str], problems: Problems) -> None:
-    """Names in the recipe that no teacher has."""
+def _refuse_unknown(path: KeyPath, name: str, names: list[str], loaded: LoadedRecipe, problems: Problems) -> None:
+    if name not in names:
+        problems.add(
+            loaded.document.where(path),
+            f"there is no teacher {name!r}",
+            expected="one of " + ", ".join(names),
+            remedy=did_you_mean(name, names),
+        )
+
+
+def _refuse_missing_answers(
+    request: TrainRequest, loaded: LoadedRecipe, task: Task, teachers: Sequence[TeacherPlan], problems: Problems
+) -> None:
+    """Weights by error need gold labels, and out-of-fold answers need teachers that are trained here."""
     recipe = loaded.recipe
-    used: list[tuple[KeyPath, str]] = [(("teachers", "labels", name), name) for name in recipe.teachers.labels]
-    if isinstance(recipe.layers, dict):
-        used += [(("layers", name), name) for name in recipe.layers]
-    source = recipe.student.init.source
-    if source not in (FIRST_TEACHER, SCRATCH):
-        used.append((("student", "init", "from"), source))
-    for path, name in used:
-        if name not in names:
-            problems.add(
-                loaded.document.where(path),
-                f"there is no teacher {name!r}",
-                expected="one of " + ", ".join(names),
-                remedy=did_you_mean(name, names),
-            )
+    if request.command != "distill":
+        return
+    for row, stage in enumerate(recipe.stages):
+        for place, term in enumerate(stage.objective):
+            if isinstance(term, SoftLabels) and term.weight != 0 and by_error(term) and task.unlabelled:
+                key = "scale" if term.scale == "correctness" else "weighting"
+                problems.add(
+                    loaded.document.where(("stages", row, "objective", place, key)),
+                    f"needs gold labels, which {task.unlabelled} of the training rows do not have",
+                    remedy=f"{key}: agreement, or the data without --unlabelled",
+                )
+    if recipe.teachers.out_of_fold is None:
+        return
+    where = loaded.document.where(("teachers", "out_of_fold"))
+    ready = [teacher.name for teacher in teachers if teacher.kind != "cofinetune"]
+    if ready:
+        problems.add(
+            where,
+            "needs teachers that are co-finetuned in this run",
+            found=", ".join(ready) + " trained already",
+            remedy="--set teachers.cofinetune.which=all",
+        )
+    if not recipe.weights_by_error():
+        problems.add(
+            where,
+            "no term weights its teachers by their errors, so that nothing would use them",
+            remedy="weighting: inverse-error in a soft-labels term",
+        )
+
+
+def _assistant(hop: Hop) -> TeacherPlan:
+    """A student of this run as the teacher of the next."""
+    student = hop.plan.student
+    return TeacherPlan(
+        name=hop.plan.name,
+        kind="assistant",
+        reference=student.reference,
+        folder=student.tokenizer_folder,
+        model_type=student.model_type,
+        layers=student.layers,
+        width=student.width,
+        heads=student.heads,
+        vocabulary=student.vocabulary,
+        parameters=student.parameters,
+        order=None,
+        fingerprint="",
+    )
+
+
+def _with_same_tokens(teachers: Sequence[TeacherPlan], student: Blueprint) -> list[TeacherPlan]:
+    """The teachers, with a note of whose tokenizer is the student's."""
+    own = tokenizer_fingerprint(load_tokenizer(student.tokenizer_folder))
+    return [
+        teacher.model_copy(update={"same_tokens": tokenizer_fingerprint(load_tokenizer(Path(teacher.folder))) == own})
+        for teacher in teachers
+    ]
+
+
+def _precision_place(loaded: LoadedRecipe) -> str:
+    """Where the precision was written; flags say so themselves."""
+    path: KeyPath = ("training", "precision")
+    place = loaded.document.place(path)
+    return place if place.startswith("--") else loaded.document.where(path)
 
 
 def _refuse_too_long(
@@ -221,82 +307,24 @@ def _refuse_too_long(
             )
 
 
-def _layer_maps(
-    teachers: Sequence[Checkpoint], student: StudentPlan | None, loaded: LoadedRecipe, problems: Problems
-) -> dict[str, dict[int, int]]:
-    if student is None or not any(isinstance(term, HiddenMse) for stage in loaded.recipe.stages for term in stage.objective):
-        return {}
-    layers = loaded.recipe.layers
-    maps = {}
-    for teacher in teachers:
-        spec = layers.get(teacher.name, "uniform") if isinstance(layers, dict) else layers
-        path: KeyPath = ("layers", teacher.name) if isinstance(layers, dict) else ("layers",)
-        try:
-            maps[teacher.name] = resolve(spec, student.layers, teacher.layers)
-        except LayerMapError as error:
-            problems.add(
-                loaded.document.where(path),
-                str(error),
-                expected=f"{error.expected}; teacher {teacher.name} is {teacher.reference}",
-                found=f"{spec} for a student of {student.layers} layers",
-                remedy=error.remedy,
-            )
-    return maps
-
-
-def _refuse_unlike_widths(
-    teachers: Sequence[Checkpoint], student: StudentPlan, loaded: LoadedRecipe, problems: Problems
-) -> None:
-    for row, stage in enumerate(loaded.recipe.stages):
-        for place, term in enumerate(stage.objective):
-            if not isinstance(term, HiddenMse) or term.projection is not None:
-                continue
-            unlike = [teacher for teacher in teachers if teacher.width != student.width]
-            if unlike:
-                problems.add(
-                    loaded.document.where(("stages", row, "objective", place, "projection")),
-                    "the widths differ, so a projection is needed",
-                    expected=f"{student.width} on both sides",
-                    found=", ".join(f"{teacher.name} {teacher.width}" for teacher in unlike),
-                    remedy="projection: {side: teacher}",
-                )
-
-
-def _stages(request: TrainRequest, loaded: LoadedRecipe, task: Task, teachers: Sequence[TeacherPlan]) -> list[StagePlan]:
-    recipe = loaded.recipe
-    training = recipe.training
-    per_epoch = math.ceil(len(task.train) / training.batch_size)
-    stages = []
-    cofinetune = recipe.teachers.cofinetune
-    if asks_teachers(request.command, recipe) and any(teacher.kind == "cofinetune" for teacher in teachers):
-        stages.append(
-            StagePlan(
-                phase="cofinetune",
-                name="cofinetune",
-                epochs=cofinetune.epochs,
-                steps=max(1, math.ceil(cofinetune.epochs * per_epoch)),
-                learning_rates={"body": cofinetune.learning_rate, "head": cofinetune.head_learning_rate},
-                terms=[HardLabels(loss="hard-labels")],
-            )
+def _cofinetune_stages(
+    request: TrainRequest, loaded: LoadedRecipe, task: Task, teachers: Sequence[TeacherPlan]
+) -> list[StagePlan]:
+    recipe, cofinetune = loaded.recipe, loaded.recipe.teachers.cofinetune
+    if not asks_teachers(request.command, recipe) or all(teacher.kind != "cofinetune" for teacher in teachers):
+        return []
+    return [
+        StagePlan(
+            phase=COFINETUNE,
+            name=COFINETUNE,
+            epochs=cofinetune.epochs,
+            steps=steps(cofinetune.epochs, len(task.train), recipe.training),
+            learning_rates={"body": cofinetune.learning_rate, "head": cofinetune.head_learning_rate},
+            warmup=recipe.training.warmup,
+            schedule=recipe.training.schedule,
+            terms=[TermPlan(loss=HardLabels(loss="hard-labels"))],
         )
-    rates: dict[Literal["body", "head", "projection"], float] = {
-        "body": training.learning_rate,
-        "head": training.head_learning_rate,
-        "projection": training.projection_learning_rate or training.learning_rate,
-    }
-    if request.command == "distill":
-        stages += [
-            StagePlan(
-                phase="distill",
-                name=stage.name,
-                epochs=stage.epochs,
-                steps=max(1, math.ceil(stage.epochs * per_epoch)),
-                learning_rates=rates,
-                terms=stage.objective,
-            )
-            for stage in recipe.stages
-        ]
-    return stages
+    ]
 
 
 def _task_plan(task: Task, starter: bool) -> TaskPlan:
@@ -315,10 +343,14 @@ def _task_plan(task: Task, starter: bool) -> TaskPlan:
     )
 
 
-def _notes(teachers: Sequence[TeacherPlan]) -> list[str]:
-    return [
+def _notes(teachers: Sequence[TeacherPlan], loaded: LoadedRecipe, hops: Sequence[Hop]) -> list[str]:
+    notes = [
         f"{teacher.name} has no trained head: it is co-finetuned first" for teacher in teachers if teacher.kind == "cofinetune"
     ]
+    terms = [term.loss for hop in hops for stage in hop.plan.stages for term in stage.terms]
+    if loaded.recipe.training.accumulation > 1 and any(isinstance(term, Relational) and term.group is None for term in terms):
+        notes.append("relational compares all samples of a batch, so the batch is not cut: set its group to save memory")
+    return notes
 
 
 def _tokens_per_sample(task: Task, folder: Path, max_length: int) -> float:

@@ -209,8 +209,9 @@ class SoftLabels(TeacherLoss):
     ] = Field(
         "uniform",
         description="how much each teacher counts on a sample: uniform; inverse-error 1/(1+CE); softmax-error "
-        "N·softmax over the N teachers of −CE; confidence (largest probability); agreement (1 − total variation from the mean of "
-        "the others); uncertainty (unsure student: the smallest teacher, sure student: the largest); or a map of teacher: weight",
+        "N·softmax over the N teachers of −CE; confidence (largest probability); agreement (1 − total variation from the "
+        "mean of the others); uncertainty (unsure student: the smallest teacher, sure: the largest); or a map of "
+        "teacher: weight",
     )
     normalise_weights: bool = Field(False, description="scale a sample's weights so that their mean over the teachers is 1")
     scale: Literal["none", "correctness", "agreement"] = Field(
@@ -279,8 +280,12 @@ class RelationKl(LayerLoss):
 
     loss: Literal["relation-kl"]
     relations: list[Relation] = Field(["queries", "keys", "values"], min_length=1, description="which projections X")
-    relation_heads: int | None = Field(
-        None, ge=1, description="heads that the width is cut into for this; null: the attention's own, which must match"
+    relation_heads: Annotated[
+        Annotated[Literal["auto"] | None, Tag("<name>")] | Annotated[int, Field(ge=1), Tag("<number>")], Discriminator(_shape)
+    ] = Field(
+        "auto",
+        description="heads that the width is cut into for this; auto: 48 as in the paper, or the largest number below that "
+        "divides both widths; null: the attention's own, which must match",
     )
     layers: Layers | None = Field("top", description="which teacher layer supervises which student layer")
 

@@ -1,0 +1,118 @@
+"""Who teaches whom: the teachers, the assistants on the way, the student; each training planned against its models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdcli.errors import Problems
+from kdcli.models.checkpoints import Checkpoint
+from kdcli.models.student import parse_size
+from kdcli.plan.blueprint import Blueprint, plan_student
+from kdcli.plan.plan import DISTILL, HopPlan
+from kdcli.plan.stages import plan_stages
+from kdcli.plan.terms import Models, refuse_unknown
+from kdcli.recipe.document import KeyPath
+from kdcli.recipe.loading import LoadedRecipe
+from kdcli.recipe.schema import FIRST_TEACHER, MIDWAY, SCRATCH
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One training: its plan, the student as it will be, and those who teach it."""
+
+    plan: HopPlan
+    blueprint: Blueprint
+    teachers: list[Checkpoint]
+
+
+def plan_hops(
+    student: str,
+    teachers: Sequence[Checkpoint],
+    labels: Sequence[str],
+    loaded: LoadedRecipe,
+    rows_per_epoch: int,
+    problems: Problems,
+) -> list[Hop]:
+    """The trainings from the teachers to the student; what cannot be planned is noted as a problem.
+
+    Args:
+        student: its size, ``teacher``, or a checkpoint.
+        teachers: those that the user named.
+        labels: the task's classes.
+        loaded: the recipe.
+        rows_per_epoch: training samples.
+        problems: what is wrong so far; more is added.
+    """
+    last = plan_student(student, teachers, labels, loaded, problems)
+    if last is None:
+        return []
+    _refuse_unknown_names(loaded, teachers, last, problems)
+    hops: list[Hop] = []
+    now = list(teachers)
+    for place, text in enumerate(loaded.recipe.assistants):
+        size = _assistant_size(text, place, now[0], last, loaded, problems)
+        assistant = None if size is None else plan_student(size, now, labels, loaded, problems)
+        if assistant is None:
+            return hops
+        name = f"assistant-{place + 1}"
+        hops.append(_hop(name, assistant, now, loaded, rows_per_epoch, problems))
+        now = [assistant.as_teacher(name, labels)]
+    if loaded.recipe.assistants:
+        again = plan_student(student, now, labels, loaded, problems)
+        if again is None:
+            return hops
+        last = again
+    return [*hops, _hop(DISTILL, last, now, loaded, rows_per_epoch, problems)]
+
+
+def _hop(
+    name: str,
+    student: Blueprint,
+    teachers: list[Checkpoint],
+    loaded: LoadedRecipe,
+    rows_per_epoch: int,
+    problems: Problems,
+) -> Hop:
+    models = Models(loaded, teachers, student, problems)
+    stages = plan_stages(name, models, rows_per_epoch)
+    plan = HopPlan(name=name, student=student.plan, teachers=[teacher.name for teacher in teachers], stages=stages)
+    return Hop(plan, student, teachers)
+
+
+def _assistant_size(
+    text: str, place: int, teacher: Checkpoint, student: Blueprint, loaded: LoadedRecipe, problems: Problems
+) -> str | None:
+    """The assistant's size in layers; None if it is not between its teacher and the student."""
+    deepest, depth = teacher.layers, student.plan.layers
+    if text == MIDWAY:
+        layers = (deepest + depth + 1) // 2
+        text = f"{layers}L"
+    else:
+        size = parse_size(text)
+        layers = size.layers if size is not None else -1
+    if depth < layers < deepest:
+        return text
+    problems.add(
+        loaded.document.where(("assistants", place)),
+        "is not an assistant between its teacher and the student",
+        expected=f"{MIDWAY}, or a size of more than {depth} and less than {deepest} layers, such as {(deepest + depth) // 2}L"
+        if deepest - depth > 1
+        else f"a student that is two layers or more shallower than {teacher.name} ({deepest} layers; the student has {depth})",
+        found=text,
+    )
+    return None
+
+
+def _refuse_unknown_names(loaded: LoadedRecipe, teachers: Sequence[Checkpoint], student: Blueprint, problems: Problems) -> None:
+    """Names in the recipe, outside of the stages, that no teacher has."""
+    recipe = loaded.recipe
+    models = Models(loaded, teachers, student, problems)
+    used: list[tuple[KeyPath, str]] = []
+    if isinstance(recipe.layers, dict):
+        used += [(("layers", name), name) for name in recipe.layers]
+    source = recipe.student.init.source
+    if source not in (FIRST_TEACHER, SCRATCH):
+        used.append((("student", "init", "from"), source))
+    for path, name in used:
+        refuse_unknown(name, path, [teacher.name for teacher in teachers], models)
