@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from rich.columns import Columns
@@ -153,7 +153,7 @@ def _rows(pairs: Pairs, student_layers: int, teacher_layers: int) -> Iterator[tu
     A map that is not in ascending order, or many to one, has one line per student layer.
     """
     ordered = sorted(pairs.items())
-    if any(later <= earlier for (_, earlier), (_, later) in zip(ordered, ordered[1:], strict=False)):
+    if any(later <= earlier for (_, earlier), (_, later) in pairwise(ordered)):
         for layer in range(student_layers, -1, -1):
             if layer > 0 or layer in pairs:
                 yield layer, pairs.get(layer)
@@ -210,16 +210,16 @@ def _stage_line(stage: StagePlan) -> str:
 def term_line(term: TermPlan) -> str:
     """A term with what it was given and what it was resolved to."""
     given = term.loss.model_dump(
-        by_alias=True, exclude={"loss", "name", "weight", "layers", "heads", "projection"}, exclude_defaults=True
+        by_alias=True,
+        exclude={"loss", "name", "weight", "layers", "heads", "relation_heads", "projection"},
+        exclude_defaults=True,
     )
-    details = [
-        f"{key.replace('_', ' ')} {_detail(value)}" if value is not True else key.replace("_", " ")
-        for key, value in given.items()
-    ]
+    details = [key.replace("_", " ") + ("" if value is True else f" {_detail(value)}") for key, value in given.items()]
     layers = sorted({layer for pairs in term.layers.values() for layer in pairs})
     if layers:
         details.append(f"student layer{'s' if len(layers) > 1 else ''} {_runs(layers)}")
     details += [f"heads of {name} {_detail(heads)}" for name, heads in term.heads.items() if heads != "match"]
+    details += [f"{heads} relation heads ({name})" for name, heads in term.relation_heads.items() if heads is not None]
     sides = {name: side for name, side in term.projected.items() if side is not None}
     if sides:
         share = getattr(getattr(term.loss, "projection", None), "share", "per-layer").replace("-", " ")

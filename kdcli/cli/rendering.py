@@ -38,10 +38,12 @@ def evaluation_view(evaluation: Evaluation) -> list[RenderableType]:
 
 
 def plain_table() -> Table:
+    """A table without lines."""
     return Table(box=None, pad_edge=False, header_style="bold")
 
 
 def title_line(text: str) -> Text:
+    """What stands above a table."""
     return Text(text, style="italic")
 
 
@@ -56,6 +58,7 @@ def _label(model: ModelScore) -> str:
 
 
 def size_text(parameters: int | None) -> str:
+    """A number of parameters: ``22.7M``, ``48k``."""
     if parameters is None:
         return ""
     return f"{parameters / 1e6:.1f}M" if parameters >= 1e5 else f"{parameters / 1e3:.0f}k"

@@ -84,7 +84,14 @@ def plan_term(loss: Loss, path: KeyPath, models: Models) -> TermPlan:
         projected = _projections(loss, teachers, path, models)
     if isinstance(loss, Relational):
         _check_group(loss, path, models)
-    return TermPlan(loss=loss, teachers=[teacher.name for teacher in teachers], layers=layers, heads=heads, projected=projected)
+    return TermPlan(
+        loss=loss,
+        teachers=[teacher.name for teacher in teachers],
+        layers=layers,
+        heads=heads,
+        relation_heads=relation_heads,
+        projected=projected,
+    )
 
 
 def _teachers(loss: TeacherLoss, path: KeyPath, models: Models) -> list[Checkpoint]:
