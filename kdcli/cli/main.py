@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kdcli import __version__
-from kdcli.cli import cofinetune, distill, evaluate, export
+from kdcli.cli import cofinetune, distill, evaluate, export, recipe
 
 app = typer.Typer(
     name="kdcli",
@@ -40,6 +40,7 @@ app.command("distill", epilog=distill.EXAMPLES)(distill.distill)
 app.command("cofinetune", epilog=cofinetune.EXAMPLES)(cofinetune.cofinetune)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("export", epilog=export.EXAMPLES)(export.export)
+app.add_typer(recipe.app)
 
 
 def main() -> None:

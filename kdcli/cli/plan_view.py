@@ -166,6 +166,19 @@ def _rows(pairs: Pairs, student_layers: int, teacher_layers: int) -> Iterator[tu
         ours, theirs = student - 1, teacher - 1
 
 
+def check_view(recipe: str, hops: Sequence[HopPlan], depths: Mapping[str, int]) -> list[RenderableType]:
+    """What a recipe will do with the models that it was held against: layer maps and stages."""
+    parts: list[RenderableType] = [Text(f"{recipe}: right for these models", style="green")]
+    for hop in hops:
+        parts += layer_pictures(hop, depths)
+    tree = Tree("[bold]Stages[/]")
+    for hop in hops:
+        branch = tree if len(hops) == 1 else tree.add(_hop_line(hop))
+        for stage in hop.stages:
+            add_stage(branch, stage, steps_known=False)
+    return spaced([*parts, tree])
+
+
 def _stage_tree(plan: Plan) -> Tree:
     tree = Tree("[bold]Stages[/]")
     for stage in plan.cofinetune:
@@ -188,9 +201,9 @@ def _hop_line(hop: HopPlan) -> str:
     return f"{name} ({hop.student.layers} layers), taught by {escape(', '.join(hop.teachers))}"
 
 
-def add_stage(tree: Tree, stage: StagePlan) -> None:
+def add_stage(tree: Tree, stage: StagePlan, steps_known: bool = True) -> None:
     """One stage with its losses, its rule for moving on, and what moves."""
-    branch = tree.add(_stage_line(stage))
+    branch = tree.add(_stage_line(stage, steps_known))
     for term in stage.terms:
         branch.add(escape(term_line(term)))
     if stage.until is not None:
@@ -202,9 +215,10 @@ def add_stage(tree: Tree, stage: StagePlan) -> None:
         branch.add(Text(f"moves: {brief_places(stage.moves)}{frozen}", style="dim"))
 
 
-def _stage_line(stage: StagePlan) -> str:
-    name = stage.name if stage.phase == "cofinetune" else f"{stage.phase}: {stage.name}"
-    return f"{escape(name)}, {stage.epochs:g} epochs, {stage.steps} steps, learning rate {stage.learning_rates['body']:g}"
+def _stage_line(stage: StagePlan, steps_known: bool) -> str:
+    steps = f" {stage.steps} steps," if steps_known else ""
+    epochs = f"{stage.epochs:g} epoch{'' if stage.epochs == 1 else 's'}"
+    return f"[bold]{escape(stage.name)}[/], {epochs},{steps} learning rate {stage.learning_rates['body']:g}"
 
 
 def term_line(term: TermPlan) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -35,6 +36,19 @@ def evaluation_view(evaluation: Evaluation) -> list[RenderableType]:
         kept = "" if model.retention is None else f"{model.retention:.1%}"
         table.add_row(escape(_label(model)), *values, kept, size_text(model.parameters), style=style)
     return [title_line(title), table]
+
+
+def recipe_table(recipes: Mapping[str, Any], default: str) -> Table:
+    """The shipped recipes: name, what each does, where it is from."""
+    table = plain_table()
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("what it does", ratio=3)
+    table.add_column("from", ratio=2, style="dim")
+    for name, about in recipes.items():
+        mine = name == default
+        summary = f"{about['summary']} (default)" if mine else about["summary"]
+        table.add_row(escape(name), escape(summary), escape(about.get("paper", "")), style="bold green" if mine else "")
+    return table
 
 
 def plain_table() -> Table:

@@ -122,11 +122,13 @@ def asked_student(request: TrainRequest, loaded: LoadedRecipe) -> str:
     return student
 
 
-def check_recipe(loaded: LoadedRecipe, references: Sequence[Reference], student: str | None) -> list[HopPlan]:
+def check_recipe(
+    loaded: LoadedRecipe, references: Sequence[Reference], student: str | None
+) -> tuple[list[HopPlan], dict[str, int]]:
     """The recipe held against checkpoints by their configurations alone: no data, no weights.
 
     Returns:
-        The trainings as they would be, as for 1,000 rows of two classes.
+        The trainings as they would be, as for 1,000 rows of two classes, and the depth of everybody who teaches.
 
     Raises:
         RequestError: with everything that is wrong.
@@ -143,7 +145,8 @@ def check_recipe(loaded: LoadedRecipe, references: Sequence[Reference], student:
     hops = plan_hops(wanted, found, ("0", "1"), loaded, 1000, problems)
     _refuse_too_long(loaded, found, hops[-1].blueprint if hops else None, problems)
     problems.raise_if_any()
-    return [hop.plan for hop in hops]
+    depths = {teacher.name: teacher.layers for hop in hops for teacher in hop.teachers}
+    return [hop.plan for hop in hops], depths
 
 
 def asks_teachers(command: str, recipe: Recipe) -> bool:

@@ -8,6 +8,7 @@ from kdcli.errors import Problem, RequestError, did_you_mean
 
 DEFAULT_RECIPE = "kdcli"
 BASELINE_RECIPE = "finetune"
+SCHEMA = "recipe.schema.json"
 
 _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / "shipped"
@@ -16,12 +17,20 @@ _CHECKOUT = _PACKAGE.parent.parent / "recipes"
 
 def shipped() -> dict[str, Path]:
     """The shipped recipes by name: from inside the wheel, or from ``recipes/`` of a checkout."""
-    folder = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(_folder().glob("*.yaml"))}
 
 
-def find(name: str) -> Path:
-    """The file of a recipe that is given by its shipped name or by its path.
+def schema_file() -> Path:
+    """The JSON Schema of a recipe, for editors."""
+    return _folder() / SCHEMA
+
+
+def _folder() -> Path:
+    return _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
+
+
+def find(name: str, flag: str = "--recipe") -> Path:
+    """The file of a recipe that is given by its shipped name or by its path; ``flag`` names in messages who asked.
 
     Raises:
         RequestError: there is neither such a recipe nor such a file.
@@ -35,7 +44,7 @@ def find(name: str) -> Path:
     looks_like_path = path.suffix in (".yaml", ".yml") or path.parent != Path(".")
     raise RequestError(
         Problem(
-            f"--recipe {name}",
+            f"{flag} {name}",
             "there is no such file" if looks_like_path else "there is no such recipe",
             "one of " + ", ".join(recipes) + ", or the path of a YAML file",
             remedy=did_you_mean(name, recipes),

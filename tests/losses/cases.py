@@ -152,7 +152,7 @@ def hidden(
         def projected(teacher: str, student_layer: int, teacher_layer: int) -> tuple[str, Array] | None:
             end = side[teacher] if isinstance(side, Mapping) else side
             place = f"-{student_layer}-{teacher_layer}" if share == "per-layer" else ""
-            return None if end is None else (end, matrices[f"hidden-{kind}-{teacher}{place}"])
+            return None if end is None else (end, matrices[f"hidden-{kind}-{end}-{teacher}{place}"])
 
         return reference.hidden(moved, PAIRS, distance, tokens, projected, layers, teachers)
 
@@ -247,29 +247,34 @@ for of_what in ("kl", "mse"):
     }
 
 
+UNLIKE_HEADS = {STUDENT: 3, "bert": 4, "roberta": 3}
+
+
 def relations(
     chosen: Sequence[Relation] = ("queries", "keys", "values"),
-    relation_heads: int | None = 3,
+    relation_heads: int | Mapping[str, int | None] | None = 3,
     layers: Reduction = "sum",
     teachers: Reduction = "mean",
     counts: Mapping[str, int] = HEADS,
 ) -> Case:
     term = RelationKlTerm(TOP_PAIRS, chosen, relation_heads, layers, teachers)
+    by_teacher = relation_heads if isinstance(relation_heads, Mapping) else dict.fromkeys(TEACHERS, relation_heads)
 
     def parts(moved: RandomSamples, _: Matrices) -> Array:
-        return reference.relation_kl(moved, TOP_PAIRS, chosen, relation_heads, layers, teachers)
+        return reference.relation_kl(moved, TOP_PAIRS, chosen, by_teacher, layers, teachers)
 
     return Case(term, RandomSamples(seed=17, heads=counts), parts)
 
 
 RELATIONS: dict[str, Make] = {
-    "relations-of-the-heads": partial(relations, relation_heads=None, counts=SAME_HEADS),
-    "relations-of-relation-heads": relations,
-    "relations-in-one-head": partial(relations, relation_heads=1),
-    "relations-of-values": partial(relations, ["values"]),
-    "relations-of-keys-and-queries": partial(relations, ["keys", "queries"]),
-    "relations-mean-over-layers": partial(relations, layers="mean"),
-    "relations-sum-over-both": partial(relations, teachers="sum"),
+    "of-the-heads": partial(relations, relation_heads=None, counts=SAME_HEADS),
+    "of-relation-heads": relations,
+    "of-heads-by-teacher": partial(relations, relation_heads={"bert": 3, "roberta": None}, counts=UNLIKE_HEADS),
+    "in-one-head": partial(relations, relation_heads=1),
+    "of-values": partial(relations, ["values"]),
+    "of-keys-and-queries": partial(relations, ["keys", "queries"]),
+    "mean-over-layers": partial(relations, layers="mean"),
+    "sum-over-both": partial(relations, teachers="sum"),
 }
 
 
@@ -296,7 +301,6 @@ def relational(
 RELATIONAL: dict[str, Make] = {
     **{f"{states}-whole": partial(relational, states) for states in ("cls", "mean", "logits")},
     **{f"{states}-by-four": partial(relational, states, group=4) for states in ("cls", "mean", "logits")},
-    "by-two": partial(relational, group=2),
     "distances-alone": partial(relational, "cls", (1.5, 0.0), 4),
     "angles-alone": partial(relational, "cls", (0.0, 0.7), 4),
     "mean-over-layers": partial(relational, layers="mean", group=4),
@@ -305,4 +309,12 @@ RELATIONAL: dict[str, Make] = {
     "last-group-of-three": partial(relational, "logits", group=4, count=7),
 }
 
-ALL: dict[str, Make] = {**LABELS, **HIDDEN, **RANDOM_LAYERS, **ATTENTION, **RELATIONS, **RELATIONAL}
+FAMILIES = {
+    "labels": LABELS,
+    "hidden": HIDDEN,
+    "random-layers": RANDOM_LAYERS,
+    "attention": ATTENTION,
+    "relations": RELATIONS,
+    "relational": RELATIONAL,
+}
+ALL: dict[str, Make] = {f"{family}: {name}": make for family, cases in FAMILIES.items() for name, make in cases.items()}

@@ -248,7 +248,9 @@ def pulled_attention(attention: Array, runs: Sequence[range]) -> Array:
 
 def pulled_scores(scores: Array, runs: Sequence[range]) -> Array:
     """One head's scores [L_T, L_T] between the M student tokens that have these runs [M, M]: means over the pairs."""
-    return np.array([[np.mean([scores[here, there] for here in own for there in run]) for run in runs] for own in runs])
+    return np.array(
+        [[sum(scores[here, there] for here in own for there in run) / (len(own) * len(run)) for run in runs] for own in runs]
+    )
 
 
 def between_matched(attention: Array, places: Sequence[int], whole: bool) -> Array:
@@ -334,13 +336,12 @@ def attention_mse(
         theirs = samples.of("scores", name, teacher_layer)[row]
         met = samples.counterparts(name, row)
         places, runs = [place for place, _ in met], [run for _, run in met]
-        return [
-            [
-                (mine[places[i], places[j]] - pulled_scores(its, runs)[i, j]) ** 2
-                for i, j in itertools.product(range(len(met)), repeat=2)
-            ]
-            for mine, its in head_pairs(ours, theirs, heads[name])
-        ]
+        found = []
+        for mine, its in head_pairs(ours, theirs, heads[name]):
+            pulled = pulled_scores(its, runs)
+            cells = itertools.product(enumerate(places), repeat=2)
+            found.append([float(mine[here, there] - pulled[i, j]) ** 2 for (i, here), (j, there) in cells])
+        return found
 
     return over_tokens_and_heads(samples, pairs, of_sample, layers, teachers)
 
@@ -360,7 +361,7 @@ def relation_kl(
     samples: RandomSamples,
     pairs: Pairs,
     relations: Sequence[str],
-    relation_heads: int | None,
+    relation_heads: Mapping[str, int | None],
     layers: str = "sum",
     teachers: str = "mean",
 ) -> Array:
@@ -369,8 +370,8 @@ def relation_kl(
     for kind in relations:
 
         def of_sample(name: str, student_layer: int, teacher_layer: int, row: int, kind: str = kind) -> list[list[float]]:
-            ours = relation(samples.of(kind, STUDENT, student_layer)[row], relation_heads)
-            theirs = relation(samples.of(kind, name, teacher_layer)[row], relation_heads)
+            ours = relation(samples.of(kind, STUDENT, student_layer)[row], relation_heads[name])
+            theirs = relation(samples.of(kind, name, teacher_layer)[row], relation_heads[name])
             return [matched_kl(samples, name, row, mine, its) for mine, its in zip(ours, theirs, strict=True)]
 
         total += over_tokens_and_heads(samples, pairs, of_sample, layers, teachers)

@@ -1,215 +1,214 @@
-"""The hidden-state loss against a few lines of numpy in double precision."""
+"""Hidden states: mean squared error and cosine, of all tokens or of one vector per sample."""
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 
-from kdcli.losses.hidden import HiddenMseTerm
+from kdcli.losses.hidden import HiddenCosineTerm, HiddenMseTerm, HiddenTerm, Side
+from kdcli.losses.projection import Projections
+from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
-from tests.losses.random_samples import TEACHERS, WIDTHS, Array, RandomSamples, value, value_of_parts
+from kdcli.recipe.schema import Tokens
+from tests.losses.cases import ALL_TOKENS, HIDDEN, PAIRS, Make
+from tests.losses.checks import (
+    assert_cuts_change_nothing,
+    assert_finite,
+    assert_gradient_is_that_of_the_reference,
+    assert_padding_changes_nothing,
+    assert_value_is_the_reference,
+    matrices,
+    parts,
+    randomised,
+    value,
+)
+from tests.losses.random_samples import SAME_WIDTHS, TEACHERS, WIDTHS, Array, RandomSamples
 
-PAIRS = {"bert": {1: 2, 2: 4}, "roberta": {0: 0, 1: 1, 2: 3}}
-TEACHER_WIDTHS = {name: WIDTHS[name] for name in TEACHERS}
-SAME_WIDTHS = dict.fromkeys(WIDTHS, 4)
-Side = Literal["teacher", "student"]
-Share = Literal["per-layer", "per-teacher"]
-Matrices = Mapping[tuple[str, int], Array]
-CASES: list[tuple[Side, Share]] = [
-    ("teacher", "per-layer"),
-    ("teacher", "per-teacher"),
-    ("student", "per-layer"),
-    ("student", "per-teacher"),
-]
-
-
-def hidden_mse(samples: RandomSamples, matrices: Matrices | None, side: str) -> float:
-    total = 0.0
-    for name, rows in PAIRS.items():
-        errors: dict[int, list[float]] = {layer: [] for layer in rows}
-        for student_layer, teacher_layer in rows.items():
-            for row in range(len(samples)):
-                for place, run in samples.counterparts(name, row):
-                    student = samples.hidden[STUDENT][student_layer][row][place]
-                    teacher = samples.hidden[name][teacher_layer][row][run].mean(0)
-                    if matrices is not None and side == "teacher":
-                        teacher = matrices[name, student_layer] @ teacher
-                    elif matrices is not None:
-                        student = matrices[name, student_layer] @ student
-                    errors[student_layer].append(float(np.mean((student - teacher) ** 2)))
-        total += sum(float(np.mean(found)) for found in errors.values())
-    return total
+every_form = pytest.mark.parametrize("make", HIDDEN.values(), ids=HIDDEN)
+both = pytest.mark.parametrize("kind", [HiddenMseTerm, HiddenCosineTerm])
+all_tokens = pytest.mark.parametrize("tokens", ALL_TOKENS)
 
 
-def random_term(side: Side, share: Share, seed: int = 0) -> HiddenMseTerm:
-    """A term whose projections are random, so that none of them is by chance the right one."""
-    term = HiddenMseTerm(PAIRS, WIDTHS[STUDENT], TEACHER_WIDTHS, side, share)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in term.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator)
-    return term
+def plain(kind: type[HiddenTerm], tokens: Tokens = "all", teachers: Sequence[str] = TEACHERS) -> HiddenTerm:
+    return kind({name: PAIRS[name] for name in teachers}, 6, SAME_WIDTHS, tokens=tokens)
 
 
-def key(term: HiddenMseTerm, name: str, layer: int) -> str:
-    return f"{name}-{layer}" if term.share == "per-layer" else name
+@every_form
+def test_value_equals_numpy(make: Make) -> None:
+    assert_value_is_the_reference(make())
 
 
-def matrices(term: HiddenMseTerm) -> dict[tuple[str, int], Array]:
-    weights = {name: parameter.detach().numpy().astype(np.float64) for name, parameter in term.projections.named_parameters()}
-    return {(name, row): weights[key(term, name, row) + ".weight"] for name, rows in PAIRS.items() for row in rows}
+@every_form
+def test_gradient_of_the_student_and_the_projections_equals_finite_differences(make: Make) -> None:
+    assert_gradient_is_that_of_the_reference(make())
 
 
-@pytest.mark.parametrize(("side", "share"), CASES)
-def test_value_equals_numpy(side: Side, share: Share) -> None:
-    samples, term = RandomSamples(seed=1), random_term(side, share)
-    assert value(term, *samples.cut()).item() == pytest.approx(hidden_mse(samples, matrices(term), side), rel=1e-5)
+@every_form
+def test_padding_changes_nothing(make: Make) -> None:
+    assert_padding_changes_nothing(make())
 
 
-def test_without_a_projection_states_are_compared_as_they_are() -> None:
-    samples = RandomSamples(seed=2, widths=SAME_WIDTHS)
-    term = HiddenMseTerm(PAIRS, 4, SAME_WIDTHS, side=None)
-    assert not list(term.parameters())
-    assert value(term, *samples.cut()).item() == pytest.approx(hidden_mse(samples, None, ""), rel=1e-5)
+@every_form
+def test_a_batch_of_eight_equals_its_parts(make: Make) -> None:
+    assert_cuts_change_nothing(make())
 
 
-@pytest.mark.parametrize("side", ["teacher", "student"])
-def test_gradient_of_the_student_equals_finite_differences(side: Side) -> None:
-    samples, term = RandomSamples(seed=3), random_term(side, "per-layer")
-    batch, outputs = samples.cut()
-    states = {layer: hidden.requires_grad_() for layer, hidden in outputs[STUDENT].hidden.items()}
-    value(term, batch, outputs).backward()  # type: ignore[no-untyped-call]
-    generator = np.random.default_rng(0)
-    for layer, own in samples.hidden[STUDENT].items():
-        gradient = states[layer].grad
-        assert gradient is not None
-        ways = [generator.normal(size=values.shape) for values in own]
-        found = sum(float((gradient[row, : len(way)].numpy() * way).sum()) for row, way in enumerate(ways))
-        ends = []
-        for sign in (1, -1):
-            samples.hidden[STUDENT][layer] = [values + sign * 1e-5 * way for values, way in zip(own, ways, strict=True)]
-            ends.append(hidden_mse(samples, matrices(term), side))
-        samples.hidden[STUDENT][layer] = own
-        assert found == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4)
+# Tokens
 
 
-@pytest.mark.parametrize(("side", "share"), CASES)
-def test_gradient_of_the_projections_equals_finite_differences(side: Side, share: Share) -> None:
-    samples, term = RandomSamples(seed=4), random_term(side, share)
-    value(term, *samples.cut()).backward()  # type: ignore[no-untyped-call]
-    generator = np.random.default_rng(1)
-    ways = {name: generator.normal(size=tuple(parameter.shape)) for name, parameter in term.projections.named_parameters()}
-    found, ends = 0.0, []
-    for name, parameter in term.projections.named_parameters():
-        assert parameter.grad is not None
-        found += float((parameter.grad.numpy() * ways[name]).sum())
-    for sign in (1, -1):
-        moved = {
-            (name, row): matrix + sign * 1e-5 * ways[key(term, name, row) + ".weight"]
-            for (name, row), matrix in matrices(term).items()
-        }
-        ends.append(hidden_mse(samples, moved, side))
-    assert found == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4)
-
-
-def test_no_gradient_reaches_padding_or_unmatched_tokens() -> None:
-    samples, term = RandomSamples(seed=5), random_term("teacher", "per-layer")
+@both
+def test_no_gradient_reaches_unmatched_tokens(kind: type[HiddenTerm]) -> None:
+    samples = RandomSamples(seed=5, widths=SAME_WIDTHS)
     batch, outputs = samples.cut()
     embeddings = outputs[STUDENT].hidden[0].requires_grad_()
-    value(term, batch, outputs).backward()  # type: ignore[no-untyped-call]
+    value(plain(kind), (batch, outputs)).backward()  # type: ignore[no-untyped-call]
     matched = {(row, place) for row in range(len(samples)) for place, _ in samples.counterparts("roberta", row)}
     assert embeddings.grad is not None
     assert {(row, place) for row, place in embeddings.grad.abs().sum(-1).nonzero().tolist()} == matched
 
 
-def test_tokens_without_a_counterpart_are_left_out_and_not_counted() -> None:
-    samples, term = RandomSamples(seed=6), random_term("teacher", "per-layer")
+@all_tokens
+def test_units_are_matched_tokens_or_samples(tokens: Tokens) -> None:
+    samples = RandomSamples(seed=6)
+    matched = [sum(len(samples.counterparts(name, row)) for row in range(8)) for name in TEACHERS]
+    assert matched[1] < matched[0] == sum(samples.lengths[STUDENT])
+    assert plain(HiddenMseTerm, tokens).count(samples.cut()[0]).tolist() == (matched if tokens == "all" else [8.0, 8.0])
+
+
+@both
+def test_a_sample_without_any_counterpart_says_nothing(kind: type[HiddenTerm]) -> None:
+    samples, term = RandomSamples(4, seed=7, widths=SAME_WIDTHS), plain(kind, teachers=["roberta"])
+    samples.runs[2][:, 1] = samples.runs[2][:, 0]
+    assert torch.equal(term(*samples.cut([2])), torch.zeros(1))
+    assert value(term, samples.cut([2])).item() == 0.0
+    torch.testing.assert_close(value(term, samples.cut()), value(term, samples.cut([0, 1, 3])))
+    assert_finite(term, *samples.cut([2]))
+
+
+@both
+def test_the_first_token_is_that_of_each_model_whatever_lies_behind_it(kind: type[HiddenTerm]) -> None:
+    samples, term = RandomSamples(seed=8, widths=SAME_WIDTHS), plain(kind, "cls")
     batch, outputs = samples.cut()
-    counted = [sum(len(samples.counterparts(name, row)) for row in range(len(samples))) for name in TEACHERS]
-    assert counted[1] < counted[0] == sum(samples.lengths[STUDENT])
-    assert term.count(batch).tolist() == counted
-    before = term(batch, outputs)
-    for row in range(len(samples)):
-        matched = {place for place, _ in samples.counterparts("roberta", row)}
-        for place in set(range(outputs[STUDENT].hidden[0].shape[1])) - matched:
-            outputs[STUDENT].hidden[0][row, place] = -99.0
-    assert torch.equal(term(batch, outputs), before)
-    place, _ = samples.counterparts("roberta", 0)[0]
-    outputs[STUDENT].hidden[0][0, place] = -99.0
-    assert not torch.equal(term(batch, outputs), before)
+    before = parts(term, (batch, outputs))
+    for output in outputs.values():
+        for states in output.hidden.values():
+            states[:, 1:] = float("nan")
+    assert torch.equal(parts(term, (batch, outputs)), before)
 
 
-@pytest.mark.parametrize(("side", "share"), CASES)
-def test_padding_changes_nothing(side: Side, share: Share) -> None:
-    samples, term = RandomSamples(seed=7), random_term(side, share)
-    wide, narrow = samples.cut(more_padding=6), samples.cut()
-    assert torch.equal(term.count(wide[0]), term.count(narrow[0]))
-    assert value(term, *wide).item() == pytest.approx(value(term, *narrow).item(), rel=1e-6)
+def test_cosine_and_normalised_error_do_not_see_lengths() -> None:
+    samples = RandomSamples(seed=9, widths=SAME_WIDTHS)
+    normalised = HiddenMseTerm(PAIRS, 6, SAME_WIDTHS, tokens="cls")
+    normalised.normalise = True
+    cosine = HiddenCosineTerm(PAIRS, 6, SAME_WIDTHS, tokens="cls")
+    before = [parts(term, samples.cut()) for term in (normalised, cosine)]
+    torch.testing.assert_close(6 * before[0], 2 * before[1])  # |a − b|² = 2 (1 − cos) for unit vectors
+    for states in samples.insides["hidden"][STUDENT].values():
+        states[:] = [3.5 * own for own in states]
+    for term, value_before in zip((normalised, cosine), before, strict=True):
+        torch.testing.assert_close(parts(term, samples.cut()), value_before)
+    assert not torch.allclose(parts(plain(HiddenMseTerm, "cls"), samples.cut()), before[0])
 
 
-@pytest.mark.parametrize("parts", [(4, 4), (1, 5, 2)])
-def test_a_batch_of_eight_equals_its_parts(parts: tuple[int, ...]) -> None:
-    samples, term = RandomSamples(seed=8), random_term("teacher", "per-layer")
-    ends = np.cumsum([0, *parts])
-    cuts = [samples.cut(range(begin, end)) for begin, end in itertools.pairwise(ends)]
-    assert value_of_parts(term, cuts).item() == pytest.approx(value(term, *samples.cut()).item(), rel=1e-5)
+@both
+@all_tokens
+def test_equal_states_are_no_distance_apart(kind: type[HiddenTerm], tokens: Tokens) -> None:
+    samples = RandomSamples(seed=10, widths=SAME_WIDTHS)
+    for student_layer, teacher_layer in PAIRS["bert"].items():
+        samples.insides["hidden"]["bert"][teacher_layer] = samples.of("hidden", STUDENT, student_layer)
+    assert value(plain(kind, tokens, ["bert"]), samples.cut()).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("filling", [0.0, 1e4, -1e4])
+@pytest.mark.parametrize("make", [HIDDEN["mse-all-normalised"], HIDDEN["cosine-all-as-they-are"], HIDDEN["mse-all-as-they-are"]])
+def test_value_and_gradient_stay_finite_for_states_without_length_and_huge_ones(make: Make, filling: float) -> None:
+    case = make()
+    batch, outputs = case.samples.cut()
+    for states in outputs[STUDENT].hidden.values():
+        states.fill_(filling)
+    assert_finite(case.term, batch, outputs)
+
+
+# Projections
 
 
 @pytest.mark.parametrize("side", ["teacher", "student"])
 def test_one_matrix_per_pair_of_layers_or_one_per_teacher(side: Side) -> None:
-    shape = {name: (4, width) if side == "teacher" else (width, 4) for name, width in TEACHER_WIDTHS.items()}
-    by_layer = HiddenMseTerm(PAIRS, 4, TEACHER_WIDTHS, side, "per-layer")
-    by_teacher = HiddenMseTerm(PAIRS, 4, TEACHER_WIDTHS, side, "per-teacher")
-    assert {name: tuple(parameter.shape) for name, parameter in by_layer.projections.named_parameters()} == {
-        f"{name}-{row}.weight": shape[name] for name, rows in PAIRS.items() for row in rows
+    shape = {name: (6, WIDTHS[name]) if side == "teacher" else (WIDTHS[name], 6) for name in TEACHERS}
+    by_layer, by_teacher = Projections(), Projections()
+    HiddenMseTerm(PAIRS, 6, WIDTHS, by_layer, side)
+    HiddenMseTerm(PAIRS, 6, WIDTHS, by_teacher, side, "per-teacher")
+    assert {key: matrix.shape for key, matrix in matrices(by_layer).items()} == {
+        f"hidden-mse-{side}-{name}-{row}-{there}": shape[name] for name, rows in PAIRS.items() for row, there in rows.items()
     }
-    assert {name: tuple(parameter.shape) for name, parameter in by_teacher.projections.named_parameters()} == {
-        f"{name}.weight": shape[name] for name in PAIRS
-    }
-
-
-def test_projections_start_as_the_identity_where_widths_agree_and_orthogonal_where_they_do_not() -> None:
-    term = HiddenMseTerm(PAIRS, 4, {"bert": 4, "roberta": 3})
-    for name, weight in term.projections.named_parameters():
-        expected = torch.eye(4 if name.startswith("bert") else 3)
-        small = weight if name.startswith("bert") else weight.T @ weight
-        assert torch.allclose(small, expected, atol=1e-6)
-
-
-def test_it_asks_for_the_matched_layers_alone() -> None:
-    assert HiddenMseTerm(PAIRS, 4, TEACHER_WIDTHS).needs.hidden == {
-        STUDENT: frozenset({0, 1, 2}),
-        "bert": frozenset({2, 4}),
-        "roberta": frozenset({0, 1, 3}),
+    assert {key: matrix.shape for key, matrix in matrices(by_teacher).items()} == {
+        f"hidden-mse-{side}-{name}": shape[name] for name in PAIRS
     }
 
 
-def test_the_spread_of_the_projected_teacher_is_observed_only_when_asked() -> None:
-    samples, term = RandomSamples(seed=9), random_term("teacher", "per-layer")
+def test_only_the_teachers_that_are_named_get_a_matrix() -> None:
+    bank = Projections()
+    HiddenMseTerm(PAIRS, 6, {"bert": 6, "roberta": 3}, bank, {"bert": None, "roberta": "teacher"}, "per-teacher")
+    assert list(bank) == ["hidden-mse-teacher-roberta"]
+    none = Projections()
+    HiddenMseTerm(PAIRS, 6, SAME_WIDTHS, none)
+    assert not list(none)
+
+
+def test_a_later_term_of_that_name_finds_what_an_earlier_one_has_trained_and_others_do_not() -> None:
+    bank = Projections()
+    first = HiddenMseTerm(PAIRS, 6, WIDTHS, bank, "student")
+    randomised(bank)
+    again = HiddenMseTerm({"bert": {1: 2}}, 6, WIDTHS, bank, "student")
+    other = HiddenMseTerm({"bert": {1: 2}}, 6, WIDTHS, bank, "student", name="hint")
+    assert again.projections["bert", 1, 2] is first.projections["bert", 1, 2]
+    assert other.projections["bert", 1, 2] is not first.projections["bert", 1, 2]
+
+
+@pytest.mark.parametrize("tokens", ["all", "cls"])
+def test_the_spread_of_the_projected_teacher_is_observed_only_when_asked(tokens: Tokens) -> None:
+    samples, bank = RandomSamples(seed=9), Projections()
+    term = HiddenMseTerm(PAIRS, 6, WIDTHS, bank, "teacher", tokens=tokens)
+    randomised(bank)
     term(*samples.cut())
     assert not term.observed
     term.observing = True
     term(*samples.cut())
-    for (name, row), matrix in matrices(term).items():
-        states = samples.hidden[name][PAIRS[name][row]]
-        everywhere = [(sample, run) for sample in range(len(samples)) for _, run in samples.counterparts(name, sample)]
-        projected = [matrix @ states[sample][run].mean(0) for sample, run in everywhere]
-        assert term.observed[f"projected-std/{name}-{row}"].item() == pytest.approx(np.std(projected, axis=0).mean(), rel=1e-4)
+    known = matrices(bank)
+    assert len(term.observed) == len(known)
+    for name, rows in PAIRS.items():
+        for student_layer, teacher_layer in rows.items():
+            states = samples.of("hidden", name, teacher_layer)
+            projected: list[Array] = []
+            for row, own in enumerate(states):
+                runs = [list(run) for _, run in samples.counterparts(name, row)] if tokens == "all" else [[0]]
+                matrix = known[f"hidden-mse-teacher-{name}-{student_layer}-{teacher_layer}"]
+                projected += [matrix @ own[run].mean(0) for run in runs]
+            found = term.observed[f"projected-std/{name}-{student_layer}"].item()
+            assert found == pytest.approx(np.std(projected, axis=0).mean(), rel=1e-4)
+
+
+def test_without_a_projection_on_the_teacher_s_side_nothing_is_observed() -> None:
+    term = HiddenMseTerm(PAIRS, 6, WIDTHS, side="student")
+    term.observing = True
+    term(*RandomSamples().cut())
+    assert not term.observed
 
 
 _PRINT_PROJECTIONS = """
 import torch
 from kdcli.losses.hidden import HiddenMseTerm
+from kdcli.losses.projection import Projections
 torch.manual_seed(0)
-term = HiddenMseTerm({"bert": {0: 0, 1: 1, 2: 2, 3: 3}}, 4, {"bert": 6})
-print([(name, weight.flatten().tolist()) for name, weight in term.named_parameters()])
+bank = Projections()
+HiddenMseTerm({"bert": {0: 0, 1: 1, 2: 2, 3: 3}}, 4, {"bert": 6}, bank, "student")
+print([(name, weight.flatten().tolist()) for name, weight in bank.named_parameters()])
 """
 
 
@@ -227,3 +226,12 @@ def test_projections_are_the_same_in_every_process() -> None:
     ]
     assert "bert-0" in found[0]
     assert found[0] == found[1]
+
+
+@both
+def test_it_asks_for_the_matched_layers_alone(kind: type[HiddenTerm]) -> None:
+    assert plain(kind).needs() == {
+        STUDENT: Wanted.of("hidden", [0, 1, 2]),
+        "bert": Wanted.of("hidden", [2, 4]),
+        "roberta": Wanted.of("hidden", [0, 1, 3]),
+    }

@@ -1,0 +1,164 @@
+"""The recipe language written down from the code: a JSON Schema for editors, and every key with its meaning for people.
+
+``python -m kdcli.recipe.reference`` writes both into a checkout: ``recipes/recipe.schema.json`` and ``docs/recipes.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from kdcli.recipe import schema
+from kdcli.recipe.catalogue import SCHEMA, shipped
+from kdcli.recipe.loading import load
+from kdcli.recipe.schema import LossBlock, Recipe
+
+_LOSSES: tuple[type[LossBlock], ...] = get_args(get_args(schema.Loss)[0])
+_BLOCKS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("A recipe", Recipe),
+    ("teachers", schema.Teachers),
+    ("teachers.cofinetune", schema.Cofinetune),
+    ("student", schema.Student),
+    ("student.init", schema.StudentInit),
+    ("stages", schema.Stage),
+    ("stages.until", schema.Until),
+    ("training", schema.Training),
+    ("training.optimizer", schema.Optimizer),
+    ("A projection", schema.Projection),
+    ("A value that changes over a stage", schema.Schedule),
+)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a recipe."""
+    found = Recipe.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "title": "kdcli recipe"}
+
+
+def schema_text() -> str:
+    """The JSON Schema as it is shipped."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def key_tables() -> str:
+    """Every key of the language as Markdown tables: meaning, type, default."""
+    parts = []
+    for title, block in _BLOCKS:
+        heading = f"### `{title}`" if title[0].islower() else f"### {title}"
+        parts.append(f"{heading}\n\n{_about(block)}\n\n{_table(block.model_fields)}")
+    common = LossBlock.model_fields
+    parts.append(f"### Losses: what all of them have\n\n{_table(common)}")
+    for loss in _LOSSES:
+        (name,) = get_args(loss.model_fields["loss"].annotation)
+        own = {key: info for key, info in loss.model_fields.items() if key not in common and key != "loss"}
+        parts.append(f"### `loss: {name}`\n\n{_about(loss)}" + (f"\n\n{_table(own)}" if own else ""))
+    return "\n\n".join(parts)
+
+
+def recipe_table() -> str:
+    """The shipped recipes as a Markdown table."""
+    lines = ["| recipe | what it does | from |", "|---|---|---|"]
+    for name, path in shipped().items():
+        recipe = load(path).recipe
+        lines.append(f"| `{name}` | {recipe.summary} | {recipe.paper} |")
+    return "\n".join(lines)
+
+
+def _about(block: type[BaseModel]) -> str:
+    return (block.__doc__ or "").strip().splitlines()[0].replace("``", "`")
+
+
+def _table(fields: dict[str, FieldInfo]) -> str:
+    lines = ["| key | meaning | type | default |", "|---|---|---|---|"]
+    for name, info in fields.items():
+        cells = (f"`{info.alias or name}`", (info.description or "").replace("``", "`"), _type(info), _default(info))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _type(info: FieldInfo) -> str:
+    limits = "".join(f" {limit}" for limit in _limits(info.metadata))
+    names = [name if name == "null" else name + limits for name in dict.fromkeys(_names(info.annotation))]
+    return " or ".join(names)
+
+
+def _names(annotation: Any) -> Iterator[str]:
+    """What an annotation allows, in words."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *metadata = get_args(annotation)
+        limits = "".join(f" {limit}" for limit in _limits(metadata))
+        yield from (name + limits for name in _names(inner))
+    elif origin in (Union, UnionType):
+        members = get_args(annotation)
+        if all(_is_loss(member) for member in members):
+            yield "a loss"
+        else:
+            for member in members:
+                yield from _names(member)
+    elif origin is Literal:
+        yield " / ".join(f"`{choice}`" for choice in get_args(annotation))
+    elif origin is list:
+        yield "list of " + " or ".join(_names(get_args(annotation)[0])).replace("a loss", "losses").replace("a block", "stages")
+    elif origin is dict:
+        key, value = get_args(annotation)
+        yield f"map of {' or '.join(_names(key))}: {' or '.join(_names(value))}"
+    elif annotation in (NoneType, None):
+        yield "null"
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield {"Schedule": "a schedule", "Projection": "a projection"}.get(annotation.__name__, "a block")
+    else:
+        yield {int: "whole number", float: "number", str: "text", bool: "true / false"}[annotation]
+
+
+def _is_loss(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, LossBlock)
+
+
+def _limits(metadata: Any) -> Iterator[str]:
+    signs = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
+    for limit in metadata:
+        sign = signs.get(type(limit).__name__)
+        if sign is not None:
+            yield f"{sign} {getattr(limit, type(limit).__name__.lower()):g}"
+
+
+def _default(info: FieldInfo) -> str:
+    if info.default_factory is not None:
+        made = info.default_factory()  # type: ignore[call-arg]
+        return "" if isinstance(made, BaseModel) else f"`{made}`"
+    if info.default is PydanticUndefined:
+        return "(must be given)"
+    if isinstance(info.default, float):
+        return f"`{info.default:g}`"
+    if info.default == "":
+        return "(empty)"
+    return f"`{json.dumps(info.default, ensure_ascii=False)}`".replace('"', "")
+
+
+def write(root: Path) -> None:
+    """Write the schema and the tables into a checkout."""
+    (root / "recipes" / SCHEMA).write_text(schema_text(), encoding="utf-8")
+    page = root / "docs" / "recipes.md"
+    page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_tables(page: str) -> str:
+    """The page with what stands between its marks written anew."""
+    for name, text in (("recipes", recipe_table()), ("keys", key_tables())):
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, _, rest = page.partition(begin)
+        _, _, behind = rest.partition(end)
+        page = f"{before}{begin}\n\n{text}\n\n{end}{behind}"
+    return page
+
+
+if __name__ == "__main__":
+    write(Path(__file__).resolve().parents[2])
