@@ -126,9 +126,9 @@ def test_dry_run_draws_the_plan_and_writes_nothing(
     teachers = f"bert={tiny_bert},roberta={tiny_roberta}"
     done = kdcli("distill", "--teachers", teachers, "--student", "2L", "--data", tiny_data, "--dry-run")
     assert done.exit_code == 0, done.output
-    assert "◀── 6 of 6" in done.stdout
+    assert "2 ◀───  6" in done.stdout
     assert "no head yet" in done.stdout
-    assert "hidden-mse × 1 (projection student and per-layer)" in " ".join(done.stdout.split())
+    assert "projected: student (bert), student" in " ".join(done.stdout.replace("│", " ").split())
     assert all(len(line) <= 60 for line in done.stdout.splitlines())
     assert not list(tmp_path.iterdir())
 

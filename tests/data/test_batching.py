@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,132 @@ def test_any_runs_pull_the_mean_over_each(data: st.DataObject, width: int, there
 def test_identity_pulls_the_states_themselves(samples: Samples) -> None:
     states = torch.randn(4, samples.batch(ROWS).views["bert"]["input_ids"].shape[1], 3)
     assert samples.batch(ROWS).runs["bert"].pull(states) is states
+
+
+def attention_pulled_by_hand(attention: Any, runs: list[range]) -> Any:
+    """One head's [L_T, L_T] between student tokens [L_S, L_S], token by token."""
+    moved = np.zeros((len(runs), len(runs)))
+    for query, own in enumerate(runs):
+        for here in own:
+            for key, run in enumerate(runs):
+                for there in run:
+                    sharers = sum(there in other for other in runs)
+                    moved[query, key] += attention[here, there] / len(own) / sharers
+        if moved[query].sum() > 0:
+            moved[query] /= moved[query].sum()
+    return moved
+
+
+def runs_of(runs: AlignedRuns, sample: int) -> list[range]:
+    return [range(*ends) for ends in zip(runs.first[sample].tolist(), runs.last[sample].tolist(), strict=True)]
+
+
+def random_attention(mask: torch.Tensor, heads: int, seed: int = 0) -> torch.Tensor:
+    """Probabilities [B, A, L, L] as models have them: exactly 0 at padding."""
+    samples, tokens = mask.shape
+    scores = 2 * torch.randn(samples, heads, tokens, tokens, generator=torch.Generator().manual_seed(seed))
+    return scores.masked_fill(mask[:, None, None, :] == 0, torch.finfo(scores.dtype).min).softmax(-1)
+
+
+def test_pulled_attention_equals_token_by_token(samples: Samples) -> None:
+    batch = samples.batch(ROWS)
+    runs = batch.runs["roberta"]
+    attention = random_attention(batch.views["roberta"]["attention_mask"], 2)
+    pulled = runs.pull_attention(attention)
+    assert pulled.shape == (len(ROWS), 2, *[batch.views["student"]["input_ids"].shape[1]] * 2)
+    for sample, head in itertools.product(range(len(ROWS)), range(2)):
+        expected = attention_pulled_by_hand(attention[sample, head].double().numpy(), runs_of(runs, sample))
+        np.testing.assert_allclose(pulled[sample, head].numpy(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_rows_of_pulled_attention_are_distributions_over_tokens_that_have_a_counterpart(samples: Samples) -> None:
+    batch = samples.batch(ROWS)
+    runs = batch.runs["roberta"]
+    pulled = runs.pull_attention(random_attention(batch.views["roberta"]["attention_mask"], 3))
+    matched = runs.matched()
+    assert not matched.all()
+    torch.testing.assert_close(pulled.sum(-1), matched[:, None, :].expand(-1, 3, -1).float())
+    assert (pulled >= 0).all()
+    assert (pulled.masked_select(~matched[:, None, None, :]) == 0).all()
+
+
+def test_pulled_scores_equal_token_by_token(samples: Samples) -> None:
+    batch = samples.batch(ROWS)
+    runs, width = batch.runs["roberta"], batch.views["roberta"]["input_ids"].shape[1]
+    scores = torch.randn(len(ROWS), 2, width, width, generator=torch.Generator().manual_seed(1))
+    pulled = runs.pull_scores(scores)
+    for sample, head in itertools.product(range(len(ROWS)), range(2)):
+        mine = scores[sample, head].double().numpy()
+        expected = [
+            [
+                np.mean([mine[here, there] for here in own for there in run]) if own and run else 0.0
+                for run in runs_of(runs, sample)
+            ]
+            for own in runs_of(runs, sample)
+        ]
+        np.testing.assert_allclose(pulled[sample, head].numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@quick
+@given(data=st.data(), there=st.integers(1, 6), own=st.integers(1, 5))
+def test_any_runs_pull_attention_and_scores_as_loops_do(data: st.DataObject, there: int, own: int) -> None:
+    ends = data.draw(st.lists(st.tuples(st.integers(0, there), st.integers(0, there)), min_size=own, max_size=own))
+    first, last = (torch.tensor([[pick(pair) for pair in ends]]) for pick in (min, max))
+    runs = AlignedRuns(first, last, identity=False)
+    scores = (torch.arange(there * there, dtype=torch.float64).reshape(1, 1, there, there) * 0.7).sin()
+    attention = scores.softmax(-1)
+    lists = runs_of(runs, 0)
+    np.testing.assert_allclose(
+        runs.pull_attention(attention)[0, 0].numpy(), attention_pulled_by_hand(attention[0, 0].numpy(), lists), atol=1e-12
+    )
+    expected = [
+        [float(scores[0, 0, list(one)][:, list(other)].mean()) if one and other else 0.0 for other in lists] for one in lists
+    ]
+    np.testing.assert_allclose(runs.pull_scores(scores)[0, 0].numpy(), expected, atol=1e-12)
+
+
+def test_attention_to_tokens_without_a_counterpart_is_lost_and_the_rest_scaled() -> None:
+    runs = AlignedRuns(torch.tensor([[0, 2]]), torch.tensor([[1, 3]]), identity=False)
+    attention = torch.tensor([[0.3, 0.5, 0.2], [0.1, 0.8, 0.1], [0.0, 1.0, 0.0]])[None, None]
+    expected = torch.tensor([[0.6, 0.4], [0.0, 0.0]])  # the second one looked only at what is lost
+    torch.testing.assert_close(runs.pull_attention(attention)[0, 0], expected)
+
+
+def test_a_token_s_attention_is_shared_evenly_by_the_tokens_that_overlap_it() -> None:
+    runs = AlignedRuns(torch.tensor([[0, 1, 1, 1]]), torch.tensor([[1, 2, 2, 2]]), identity=False)
+    attention = torch.tensor([[0.4, 0.6], [0.1, 0.9]])[None, None]
+    expected = torch.tensor([[0.4, 0.2, 0.2, 0.2]] + [[0.1, 0.3, 0.3, 0.3]] * 3)
+    torch.testing.assert_close(runs.pull_attention(attention)[0, 0], expected)
+
+
+def test_runs_of_one_token_each_pull_what_identity_pulls(samples: Samples) -> None:
+    batch = samples.batch(ROWS)
+    runs = batch.runs["bert"]
+    spelled_out = AlignedRuns(runs.first, runs.last, identity=False)
+    mask = batch.views["bert"]["attention_mask"]
+    attention = random_attention(mask, 2)
+    real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(attention)
+    for pull, seen in ((spelled_out.pull_attention, attention), (spelled_out.pull_scores, attention.log())):
+        torch.testing.assert_close(pull(seen.clamp(min=-50.0))[real], seen.clamp(min=-50.0)[real])
+
+
+def test_identity_pulls_attention_and_scores_themselves(samples: Samples) -> None:
+    runs = samples.batch(ROWS).runs["bert"]
+    attention = random_attention(samples.batch(ROWS).views["bert"]["attention_mask"], 2)
+    assert runs.pull_attention(attention) is attention
+    assert runs.pull_scores(attention) is attention
+
+
+def test_attention_and_scores_of_padding_never_reach_a_student_token(samples: Samples) -> None:
+    batch = samples.batch(ROWS)
+    runs, mask = batch.runs["roberta"], batch.views["roberta"]["attention_mask"]
+    padding = (mask == 0)[:, None, :, None].expand(-1, 2, -1, mask.shape[1])
+    attention = random_attention(mask, 2)
+    wild = attention.masked_fill(padding, 1e6)
+    torch.testing.assert_close(runs.pull_attention(wild), runs.pull_attention(attention))
+    wild = wild.masked_fill(padding.transpose(-1, -2), -1e6)
+    clean = attention.masked_fill(padding | padding.transpose(-1, -2), 0.0)
+    torch.testing.assert_close(runs.pull_scores(wild), runs.pull_scores(clean))
 
 
 def test_states_of_padding_never_reach_a_student_token(samples: Samples) -> None:

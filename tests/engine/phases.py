@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,29 +17,38 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from kdcli.data.alignment import align
-from kdcli.data.batching import Samples
+from kdcli.data.batching import Batch, Samples
 from kdcli.data.task import Split
 from kdcli.data.tokens import tokenise
-from kdcli.engine.events import Event, Events
+from kdcli.engine.events import Event, Events, StepDone
 from kdcli.engine.loop import Phase, Scores, Stage, Trainer
 from kdcli.engine.objective import ParameterKind
+from kdcli.engine.optimisation import RateSchedule
 from kdcli.engine.runtime import make_accelerator
 from kdcli.evaluation.metrics import scores
-from kdcli.losses.hidden import HiddenMseTerm
-from kdcli.losses.labels import HardLabelsTerm, SoftLabelsTerm
+from kdcli.losses.attention import AttentionKlTerm, AttentionMseTerm, RelationKlTerm
+from kdcli.losses.hidden import HiddenCosineTerm, HiddenMseTerm
+from kdcli.losses.labels import HardLabelsTerm, LogitsMseTerm, SoftLabelsTerm
+from kdcli.losses.projection import Projections
+from kdcli.losses.random_layers import RandomLayersTerm
+from kdcli.losses.relational import RelationalTerm
 from kdcli.losses.term import Term
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_encoder, load_tokenizer
+from kdcli.models.output import Output, Wanted
 from kdcli.models.student import STUDENT, Size, StudentLearner, build_student, student_config
 from kdcli.models.teachers import Ensemble, Teacher
-from kdcli.recipe.schema import Training
+from kdcli.recipe.schema import Schedule, Training, Until
 
+Terms = Callable[[Projections], list[Term]]
 T = TypeVar("T", bound=Event)
 LABELS = ("negative", "positive")
 WIDTHS = {"bert": 32, "roberta": 48}
+DEPTHS = {"bert": 4, "roberta": 6}
 PAIRS = {"bert": {1: 2, 2: 4}, "roberta": {1: 3, 2: 6}}
 RATES: dict[ParameterKind, float] = {"body": 5e-4, "head": 2e-3, "projection": 1e-3}
 TRAIN_ROWS, DEV_ROWS, BATCH_SIZE = 48, 20, 8
+PER_EPOCH = TRAIN_ROWS // BATCH_SIZE
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,20 @@ def ensemble(material: Material) -> Ensemble:
         head = SharedHead(WIDTHS, len(LABELS), "attention")
     folders = {"bert": material.bert, "roberta": material.roberta}
     teachers = [Teacher(name, load_encoder(folder), [0, 1], head) for name, folder in folders.items()]
-    return Ensemble(teachers, {name: rows.values() for name, rows in PAIRS.items()})
+    return Ensemble(teachers)
+
+
+@dataclass
+class Listening:
+    """Teachers that remember what they were asked about which rows."""
+
+    teachers: Ensemble
+    asked: list[tuple[list[int], dict[str, Wanted]]] = field(default_factory=list)
+
+    def __call__(self, batch: Batch, needs: Mapping[str, Wanted]) -> dict[str, Output]:
+        """Remember, and let the teachers answer."""
+        self.asked.append((batch.rows.tolist(), dict(needs)))
+        return self.teachers(batch, needs)  # type: ignore[no-any-return]
 
 
 def student(material: Material, seed: int, dropout: float = 0.0) -> StudentLearner:
@@ -93,13 +116,38 @@ def student(material: Material, seed: int, dropout: float = 0.0) -> StudentLearn
     config = student_config(AutoConfig.from_pretrained(material.bert), Size(2), [1, 2], LABELS)
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
     built = build_student(config, material.bert, [1, 2], seed)
-    return StudentLearner(built.model, [1, 2], built.fresh)
+    return StudentLearner(built.model, built.fresh)
 
 
-def all_terms(seed: int = 0) -> list[Term]:
-    """The three terms of MT-BERT; projections start from the seed."""
-    torch.manual_seed(seed)
-    return [HardLabelsTerm(), SoftLabelsTerm(list(PAIRS)), HiddenMseTerm(PAIRS, 32, WIDTHS, weight=0.5)]
+def all_terms(bank: Projections) -> list[Term]:
+    """The three terms of MT-BERT."""
+    return [HardLabelsTerm(), SoftLabelsTerm(list(PAIRS)), HiddenMseTerm(PAIRS, 32, WIDTHS, bank, "teacher", weight=0.5)]
+
+
+def labels_alone(_: Projections) -> list[Term]:
+    """No teacher at all."""
+    return [HardLabelsTerm()]
+
+
+def every_loss(bank: Projections, group: int | None = 2) -> list[Term]:
+    """Every loss that there is, together."""
+    return [
+        HardLabelsTerm(weight=0.5),
+        SoftLabelsTerm(list(PAIRS), temperature=2.0, weighting="inverse-error"),
+        LogitsMseTerm(list(PAIRS)),
+        HiddenMseTerm(PAIRS, 32, WIDTHS, bank, {"roberta": "student"}),
+        HiddenCosineTerm(PAIRS, 32, WIDTHS, bank, "teacher", tokens="cls"),
+        AttentionKlTerm(PAIRS),
+        AttentionMseTerm(PAIRS, {"bert": "mean", "roberta": {1: 4, 3: 2}}),
+        RelationKlTerm(PAIRS, relation_heads=16),
+        RelationalTerm(PAIRS, group=group),
+        RandomLayersTerm(2, 32, DEPTHS, WIDTHS, bank, width=16),
+    ]
+
+
+def changing(start: float, to: float, **more: Any) -> Schedule:
+    """A value that goes from one to another over a stage."""
+    return Schedule.model_validate({"from": start, "to": to, **more})
 
 
 def dev_scores(material: Material) -> Callable[[Mapping[str, NDArray[np.float32]]], Scores]:
@@ -109,27 +157,48 @@ def dev_scores(material: Material) -> Callable[[Mapping[str, NDArray[np.float32]
     return lambda logits: {name: scores(values, labels, len(LABELS)) for name, values in logits.items()}
 
 
+@dataclass(frozen=True)
+class Part:
+    """A stage that has no terms yet; None stands for those of the phase."""
+
+    steps: int
+    terms: Terms | None = None
+    rates: Mapping[ParameterKind, float] = field(default_factory=lambda: RATES)
+    warmup: float | None = None
+    schedule: RateSchedule | None = None
+    freeze: Sequence[int | str] = ()
+    until: Until | None = None
+
+
 def phase(
     material: Material,
-    steps: Sequence[int] = (6,),
+    parts: Sequence[int | Part] = (6,),
     seed: int = 0,
     dropout: float = 0.0,
-    terms: Callable[[], list[Term]] | None = None,
+    terms: Terms = all_terms,
     teachers: bool = True,
 ) -> Phase:
-    """A phase of one stage per entry of ``steps``."""
-    make = terms or (lambda: all_terms(seed))
+    """A phase of one stage per part, a number being its steps; projections start from the seed."""
+    torch.manual_seed(seed)
+    bank = Projections()
+    stages = []
+    for row, given in enumerate(parts):
+        part = given if isinstance(given, Part) else Part(given)
+        made = (part.terms or terms)(bank)
+        about = (part.warmup, part.schedule, part.freeze, part.until)
+        stages.append(Stage(f"stage-{row}", part.steps, made, part.rates, *about))
     return Phase(
         name="distill",
         title="distilling",
         learner=student(material, seed, dropout),
-        stages=[Stage(f"stage-{row}", count, make(), RATES) for row, count in enumerate(steps)],
+        stages=stages,
         train=train_samples(material),
         dev=dev_samples(material),
         ensemble=ensemble(material) if teachers else None,
         score=dev_scores(material),
         metric="accuracy",
         seed=seed,
+        projections=bank,
     )
 
 
@@ -160,13 +229,22 @@ def trainer(folder: Path, told: Told | None = None, **changes: Any) -> Trainer:
     return Trainer(make_accelerator("fp32", "cpu"), settings(**changes), Events([told] if told else []), folder / "checkpoints")
 
 
+def stopping_at(step: int, times: int = 1) -> Told:
+    """A listener that interrupts the run when a step is done."""
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == step:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+
+    return Told(interrupt)
+
+
 def weights(trained: Phase) -> dict[str, Tensor]:
-    """Learner and projections of all stages, copied."""
+    """Learner and projections, copied."""
     found = {name: tensor.detach().clone() for name, tensor in trained.learner.state_dict().items()}
-    for row, stage in enumerate(trained.stages):
-        for place, term in enumerate(stage.terms):
-            found |= {f"{row}.{place}.{name}": tensor.detach().clone() for name, tensor in term.state_dict().items()}
-    return found
+    maps = trained.projections.state_dict()
+    return found | {f"projections.{name}": tensor.detach().clone() for name, tensor in maps.items()}
 
 
 def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor], tolerance: float = 0.0) -> list[str]:

@@ -86,7 +86,7 @@ def test_plan_records_request_seeds_versions_and_fingerprints(tiny_run: TinyRun)
     assert plan["versions"]["torch"]
     assert all(len(split["fingerprint"]) == 16 for split in plan["task"]["splits"].values())
     assert all(teacher["fingerprint"] for teacher in plan["teachers"])
-    assert plan["layer_maps"]["roberta"] == {1: 3, 2: 6}
+    assert plan["hops"][0]["stages"][0]["terms"][2]["layers"]["roberta"] == {1: 3, 2: 6}
     assert plan["recipe"]["student"]["init"]["from"] == "first-teacher"
 
 
@@ -95,7 +95,7 @@ def test_metrics_file_has_every_phase_and_every_term(tiny_run: TinyRun) -> None:
     assert {entry["phase"] for entry in entries} == {"cofinetune", "distill", "baseline"}
     terms = {key for entry in entries if entry["kind"] == "train" and entry["phase"] == "distill" for key in entry["values"]}
     assert {"loss", "loss/hard-labels", "loss/soft-labels", "loss/hidden-mse", "learning-rate", "gradient-norm"} <= terms
-    assert {"soft-labels/weight-spread/bert", "hidden-mse/projected-std/roberta-2"} <= terms
+    assert "soft-labels/weight-spread/bert" in terms
 
 
 def test_steps_and_evaluations_are_told_as_events(tiny_run: TinyRun) -> None:
@@ -210,6 +210,8 @@ def test_mt_bert_recipe_projects_the_teachers(request_for_tiny: TrainRequest, ti
     request = request_for_tiny.model_copy(update={"recipe": "mt-bert", "teachers": str(tiny_run[0]), "baseline": False})
     run, evaluation = distill(request, Events(), tmp_path / "run")
     assert run.read_plan().recipe.stages[0].objective[2].model_dump()["projection"]["side"] == "teacher"
+    logged = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert any("hidden-mse/projected-std/roberta-2" in entry.get("values", {}) for entry in logged)
     assert evaluation.student.scores["accuracy"] > 0.8
 
 

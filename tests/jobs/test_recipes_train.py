@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdcli.data.sources import DataRequest
-from kdcli.engine.events import Event, Events, Evaluated, Logged, PhaseDone
+from kdcli.engine.events import Evaluated, Event, Events, Logged, PhaseDone
 from kdcli.jobs.cofinetune import cofinetune
 from kdcli.jobs.distill import distill
 from kdcli.models.loading import load_classifier
@@ -58,7 +58,9 @@ def test_shipped_recipe_trains_a_student(name: str, teachers: Path, tiny_data: P
     values = [event.values for event in told if isinstance(event, Logged)]
     assert all(math.isfinite(value) for logged in values for value in logged.values())
     for stage in plan.stages:
-        logged = [event for event in told if isinstance(event, Logged) and (event.phase, event.stage) == (stage.phase, stage.name)]
+        logged = [
+            event for event in told if isinstance(event, Logged) and (event.phase, event.stage) == (stage.phase, stage.name)
+        ]
         assert {f"loss/{term.loss.label}" for term in stage.terms} <= logged[-1].values.keys()
         assert any(isinstance(event, Evaluated) and event.stage == stage.name for event in told)
     assert [event.phase for event in told if isinstance(event, PhaseDone)] == [hop.name for hop in plan.hops]

@@ -15,7 +15,7 @@ from kdcli.losses.projection import Projections
 from kdcli.losses.term import Outputs, Term
 from kdcli.models.output import KINDS, Output, Wanted
 from kdcli.models.student import STUDENT
-from tests.losses.random_samples import Array, RandomSamples
+from tests.losses.random_samples import Array, RandomSamples, own_place
 from tests.losses.reference import Matrices
 
 Reference = Callable[[RandomSamples, Matrices], Array]
@@ -82,7 +82,9 @@ def assert_gradient_is_that_of_the_reference(case: Case) -> None:
 
     def agree(gradient: Array, way: Array, ends: Sequence[Array]) -> None:
         slope = float(ends[0].sum() - ends[1].sum()) / (2 * STEP)
-        assert float((gradient * way).sum()) == pytest.approx(slope, rel=1e-4, abs=1e-4 * float(np.linalg.norm(gradient)) + 1e-7)
+        assert float((gradient * way).sum()) == pytest.approx(
+            slope, rel=1e-4, abs=1e-4 * float(np.linalg.norm(gradient)) + 1e-7
+        )
 
     moving = 0
     for (kind, layer), tensor in tensors.items():
@@ -90,16 +92,16 @@ def assert_gradient_is_that_of_the_reference(case: Case) -> None:
         gradient = np.zeros(tensor.shape) if tensor.grad is None else tensor.grad.numpy().astype(np.float64)
         way, real = np.zeros(tensor.shape), np.zeros(tensor.shape, dtype=bool)
         for row, values in enumerate(own):
-            real[(row, *map(slice, values.shape))] = True
+            real[own_place(row, values)] = True
         way[real] = generator.normal(size=int(real.sum()))
         assert (gradient[~real] == 0.0).all()
-        ways = [way[(row, *map(slice, values.shape))] for row, values in enumerate(own)]
+        ways = [way[own_place(row, values)] for row, values in enumerate(own)]
         ends = [case.reference(case.samples.moved(kind, layer, [sign * STEP * w for w in ways]), known) for sign in (1, -1)]
         agree(gradient, way, ends)
         moving += bool(np.abs(gradient).max() > 1e-6)
     for key, matrix in known.items():
         found = case.bank[key].weight.grad
-        gradient = np.zeros(matrix.shape) if found is None else found.numpy().astype(np.float64)  # type: ignore[operator, union-attr]
+        gradient = np.zeros(matrix.shape) if found is None else found.numpy().astype(np.float64)  # type: ignore[operator]
         way = generator.normal(size=matrix.shape)
         ends = [case.reference(case.samples, {**known, key: matrix + sign * STEP * way}) for sign in (1, -1)]
         agree(gradient, way, ends)

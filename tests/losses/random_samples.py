@@ -58,9 +58,7 @@ class RandomSamples:
         self.lengths["bert"] = self.lengths[STUDENT]
         self.labels = generator.integers(CLASSES, size=count)
         self.labels[list(unlabelled)] = -1
-        self.logits: dict[str, Array] = {
-            name: 2 * generator.normal(size=(count, CLASSES)) for name in (STUDENT, *THREE)
-        }
+        self.logits: dict[str, Array] = {name: 2 * generator.normal(size=(count, CLASSES)) for name in (STUDENT, *THREE)}
         self.out_of_fold: dict[str, Array] = {name: generator.normal(size=(count, CLASSES)) for name in out_of_fold}
         self.insides: dict[str, dict[str, dict[int, list[Array]]]] = {}
         for kind in KINDS:
@@ -70,7 +68,7 @@ class RandomSamples:
                     shapes = [_shape(kind, heads[name], length, widths[name]) for length in self.lengths[name]]
                     found: list[Array] = [generator.normal(size=shape) for shape in shapes]
                     if kind == "attention":
-                        found = [values - np.log(np.exp(values).sum(-1, keepdims=True)) for values in found]
+                        found = [_normal(values) for values in found]
                     self.insides[kind][name][layer] = found
         self.runs: list[NDArray[np.int64]] = []
         for row in range(count):
@@ -107,6 +105,23 @@ class RandomSamples:
             moved.insides = {**self.insides, kind: {**models, STUDENT: {**models[STUDENT], layer: there}}}
         return moved
 
+    def times(self, factor: float) -> RandomSamples:
+        """The same samples with answers and insides of another scale; attention is the sharper for it."""
+        scaled = copy.copy(self)
+        scaled.logits = {name: factor * logits for name, logits in self.logits.items()}
+        scaled.out_of_fold = {name: factor * logits for name, logits in self.out_of_fold.items()}
+        scaled.insides = {
+            kind: {
+                name: {
+                    layer: [_normal(factor * values) if kind == "attention" else factor * values for values in found]
+                    for layer, found in layers.items()
+                }
+                for name, layers in models.items()
+            }
+            for kind, models in self.insides.items()
+        }
+        return scaled
+
     def cut(
         self, rows: Sequence[int] | None = None, more_padding: int = 0, garbage: float = 77.0, masked: float = LOWEST
     ) -> tuple[Batch, dict[str, Output]]:
@@ -121,7 +136,8 @@ class RandomSamples:
         chosen = list(range(len(self))) if rows is None else list(rows)
         room = {name: int(lengths[chosen].max()) + more_padding for name, lengths in self.lengths.items()}
         real = {
-            name: torch.arange(room[name]) < torch.from_numpy(lengths[chosen])[:, None] for name, lengths in self.lengths.items()
+            name: torch.arange(room[name]) < torch.from_numpy(lengths[chosen])[:, None]
+            for name, lengths in self.lengths.items()
         }
         own = [np.arange(length) for length in self.lengths[STUDENT][chosen]]
         there = [self.runs[row] for row in chosen]
@@ -155,10 +171,22 @@ def _shape(kind: str, heads: int, length: int, width: int) -> tuple[int, ...]:
     return heads, length, length if kind in ("attention", "scores") else width // heads
 
 
+def own_place(row: int, values: NDArray[np.generic]) -> tuple[int | slice, ...]:
+    """Where a sample's values stand in the padded tensor."""
+    return (row, *(slice(size) for size in values.shape))
+
+
+def _normal(logits: Array) -> Array:
+    """Logarithms of probabilities along the last axis."""
+    below = logits - logits.max(-1, keepdims=True)
+    logs: Array = below - np.log(np.exp(below).sum(-1, keepdims=True))
+    return logs
+
+
 def padded(ragged: Sequence[NDArray[np.generic]], room: int, axes: Sequence[int] = (0,), filler: float = 0.0) -> Tensor:
     """Ragged arrays as one fp32 tensor [B, …], their token axes filled up to ``room``."""
     shape = [room if axis in axes else size for axis, size in enumerate(ragged[0].shape)]
     whole = np.full((len(ragged), *shape), filler, dtype=np.float32)
     for row, values in enumerate(ragged):
-        whole[(row, *map(slice, values.shape))] = values
+        whole[own_place(row, values)] = values
     return torch.from_numpy(whole)

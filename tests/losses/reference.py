@@ -28,16 +28,16 @@ def softmax(logits: Array) -> Array:
 def divergence(name: str, p: Array, q: Array) -> float:
     """Of the student's probabilities q [C] from the teacher's p [C]."""
     if name == "cross-entropy":
-        return -sum(a * math.log(b) for a, b in zip(p, q, strict=True))
+        return float(-sum(a * math.log(b) for a, b in zip(p, q, strict=True)))
     if name == "kl":
-        return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
+        return float(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0))
     if name == "reverse-kl":
         return divergence("kl", q, p)
     if name == "js":
         middle = (p + q) / 2
         return (divergence("kl", p, middle) + divergence("kl", q, middle)) / 2
     assert name == "tv"
-    return sum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2
+    return float(sum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2)
 
 
 def reduced(values: Mapping[str, Sequence[float]], layers: str = "sum", teachers: str = "mean") -> Array:
@@ -58,7 +58,7 @@ def hard_labels(samples: RandomSamples, models: Sequence[str]) -> Array:
 
 def uncertainty(samples: RandomSamples, row: int) -> float:
     shares = softmax(samples.logits[STUDENT][row])
-    return -sum(share * math.log(share) for share in shares) / math.log(CLASSES)
+    return float(-sum(share * math.log(share) for share in shares) / math.log(CLASSES))
 
 
 def answers(samples: RandomSamples, teachers: Sequence[str], row: int) -> dict[str, Array]:
@@ -417,7 +417,7 @@ def relational(
             for members in groups:
                 couples = list(itertools.permutations(members, 2))
                 lengths = [[math.sqrt(((side[i] - side[j]) ** 2).sum()) for i, j in couples] for side in sides]
-                ours, theirs = ([length / np.mean(found) for length in found] for found in lengths)
+                ours, theirs = ([length / float(np.mean(found)) for length in found] for found in lengths)
                 by_pair += [huber(mine, its) for mine, its in zip(ours, theirs, strict=True)]
                 for i, j, k in itertools.permutations(members, 3):
                     mine, its = (angle(side[j], side[i], side[k]) for side in sides)

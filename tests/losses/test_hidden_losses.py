@@ -126,7 +126,9 @@ def test_equal_states_are_no_distance_apart(kind: type[HiddenTerm], tokens: Toke
 
 
 @pytest.mark.parametrize("filling", [0.0, 1e4, -1e4])
-@pytest.mark.parametrize("make", [HIDDEN["mse-all-normalised"], HIDDEN["cosine-all-as-they-are"], HIDDEN["mse-all-as-they-are"]])
+@pytest.mark.parametrize(
+    "make", [HIDDEN["mse-all-normalised"], HIDDEN["cosine-all-as-they-are"], HIDDEN["mse-all-as-they-are"]]
+)
 def test_value_and_gradient_stay_finite_for_states_without_length_and_huge_ones(make: Make, filling: float) -> None:
     case = make()
     batch, outputs = case.samples.cut()
