@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import yaml
@@ -172,17 +173,17 @@ def expanded(override: Override, data: Any) -> list[Override]:
 
 
 def put(document: Document, override: Override) -> None:
-    """Write the override's value into the document, making blocks that are missing."""
+    """Write the override's value into the document, making blocks that are missing; the place behind a list's end appends."""
     target = document.data
     for depth, key in enumerate(override.path[:-1]):
         if isinstance(target, dict) and key not in target:
             document.places.setdefault(override.path[: depth + 1], override.flag)
-        target = _child(target, key, override, depth, override.path[depth + 1])
+        target = _child(target, key, override, depth)
     last = override.path[-1]
     if isinstance(target, dict):
         target[last] = override.value
-    elif isinstance(target, list) and isinstance(last, int) and last < len(target):
-        target[last] = override.value
+    elif isinstance(target, list) and isinstance(last, int) and last <= len(target):
+        target[last:] = [override.value, *target[last + 1 :]]
     else:
         raise _no_such_place(override, len(override.path) - 1, target)
     for path in [path for path in document.places if path[: len(override.path)] == override.path]:
@@ -190,10 +191,10 @@ def put(document: Document, override: Override) -> None:
     document.places[override.path] = override.flag
 
 
-def _child(target: Any, key: Key, override: Override, depth: int, following: Key) -> Any:
+def _child(target: Any, key: Key, override: Override, depth: int) -> Any:
     if isinstance(target, list) and isinstance(key, int) and key < len(target):
         return target[key]
-    if isinstance(target, dict) and not (isinstance(following, int) and key not in target):
+    if isinstance(target, dict):
         return target.setdefault(key, {})
     raise _no_such_place(override, depth, target)
 
@@ -201,7 +202,13 @@ def _child(target: Any, key: Key, override: Override, depth: int, following: Key
 def _no_such_place(override: Override, depth: int, target: Any) -> RequestError:
     inside = dotted(override.path[:depth]) or "the recipe"
     size = f", which has {len(target)} entries" if isinstance(target, list) else ""
-    return RequestError(Problem(override.flag, f"there is no {override.path[depth]!r} in {inside}{size}", found=brief(target)))
+    remedy = ""
+    if depth > 0 and not isinstance(target, list):
+        nested = reduce(lambda inner, key: f"{{{key}: {inner}}}", reversed(override.path[depth:]), brief(override.value))
+        remedy = f"--set '{inside}={nested}'"
+    return RequestError(
+        Problem(override.flag, f"there is no {override.path[depth]!r} in {inside}{size}", "", brief(target), remedy)
+    )
 
 
 def at(data: Any, key: Key) -> Any:

@@ -20,6 +20,7 @@ from kdcli.data.alignment import align
 from kdcli.data.batching import Batch, Samples
 from kdcli.data.task import Split
 from kdcli.data.tokens import tokenise
+from kdcli.engine import checkpoint
 from kdcli.engine.events import Event, Events, StepDone
 from kdcli.engine.loop import Phase, Scores, Stage, Trainer
 from kdcli.engine.objective import ParameterKind
@@ -238,6 +239,13 @@ def stopping_at(step: int, times: int = 1) -> Told:
                 signal.raise_signal(signal.SIGINT)
 
     return Told(interrupt)
+
+
+def checkpoint_weights(folder: Path) -> dict[str, Tensor]:
+    """What the checkpoint of the last step holds."""
+    state = checkpoint.load(folder / "checkpoints" / "distill")
+    assert state is not None
+    return state.objective
 
 
 def weights(trained: Phase) -> dict[str, Tensor]:

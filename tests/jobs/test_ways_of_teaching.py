@@ -123,10 +123,11 @@ def test_out_of_fold_answers_are_of_copies_that_have_not_seen_the_sample(
 
 
 def test_memorised_teachers_make_weights_that_say_nothing_and_the_user_is_told(
-    request_for_tiny: TrainRequest, tmp_path: Path
+    request_for_tiny: TrainRequest, tiny_roberta: Path, tmp_path: Path
 ) -> None:
     told: list[Event] = []
-    distill(changed(request_for_tiny, "teachers.cofinetune.epochs=12"), Events([told.append]), tmp_path / "run")
+    request = changed(request_for_tiny, "teachers.cofinetune.epochs=10", teachers=f"roberta={tiny_roberta}")
+    distill(request, Events([told.append]), tmp_path / "run")
     warnings = [event.text for event in told if isinstance(event, Note) and event.warning]
     assert len([text for text in warnings if "says nothing here" in text and "out_of_fold" in text]) == 1
 
