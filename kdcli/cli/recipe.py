@@ -51,7 +51,8 @@ def list_recipes(json_output: options.Json = False) -> None:
             return
         from kdcli.cli.rendering import recipe_table, show
 
-        show(results(), recipe_table(about, DEFAULT_RECIPE))
+        console = results()
+        show(console, recipe_table(about, DEFAULT_RECIPE, console.width))
 
 
 @app.command("show", epilog=_SHOW)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from kdcli.jobs.export import Export
 
 
+_WIDE = 110
+
+
 def show(console: Console, *parts: RenderableType) -> None:
     """Print the parts one below the other."""
     console.print(Group(*parts))
@@ -38,16 +41,18 @@ def evaluation_view(evaluation: Evaluation) -> list[RenderableType]:
     return [title_line(title), table]
 
 
-def recipe_table(recipes: Mapping[str, Any], default: str) -> Table:
-    """The shipped recipes: name, what each does, where it is from."""
+def recipe_table(recipes: Mapping[str, Any], default: str, width: int) -> Table:
+    """The shipped recipes: name, what each does, and where it is from, if there is room for that."""
     table = plain_table()
     table.add_column("recipe", no_wrap=True)
     table.add_column("what it does", ratio=3)
-    table.add_column("from", ratio=2, style="dim")
+    if width >= _WIDE:
+        table.add_column("from", ratio=3, style="dim")
     for name, about in recipes.items():
         mine = name == default
         summary = f"{about['summary']} (default)" if mine else about["summary"]
-        table.add_row(escape(name), escape(summary), escape(about.get("paper", "")), style="bold green" if mine else "")
+        cells = [name, summary, about.get("paper", "")][: len(table.columns)]
+        table.add_row(*map(escape, cells), style="bold green" if mine else "")
     return table
 
 

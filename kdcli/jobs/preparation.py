@@ -25,17 +25,18 @@ from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asked_student, load_recipe, make_plan
-from kdcli.recipe.catalogue import DEFAULT_RECIPE
+from kdcli.recipe.catalogue import BASELINE_RECIPE, DEFAULT_RECIPE, shipped
 from kdcli.recipe.document import KeyPath, Override
 
-_STARTER_OVERRIDES: tuple[tuple[KeyPath, object], ...] = (
+_STARTER_RATES: tuple[tuple[KeyPath, object], ...] = (
     (("teachers", "cofinetune", "learning_rate"), 8e-4),
     (("teachers", "cofinetune", "epochs"), 4),
-    (("student", "init", "weights"), "finetuned"),
-    (("stages", 0, "epochs"), 3),
     (("training", "learning_rate"), 1e-3),
     (("training", "precision"), "fp32"),
+    (("stages", "*", "learning_rate"), None),
 )
+_STARTER_INIT: tuple[KeyPath, object] = (("student", "init", "weights"), "finetuned")
+_STARTER_EPOCHS: tuple[KeyPath, object] = (("stages", 0, "epochs"), 3)
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,16 @@ def with_starter_defaults(request: TrainRequest) -> TrainRequest:
     """The request, with what models need that start from random weights; the user's own values stay on top.
 
     The starter task's teachers know nothing before they are co-finetuned, so the rates are those of training from scratch and
-    the student is cut from a co-finetuned teacher.
+    the student is cut from a co-finetuned teacher. Recipes of the user's own are left as they are.
     """
-    if not request.data.is_starter or request.recipe != DEFAULT_RECIPE:
+    if not request.data.is_starter or request.recipe not in shipped():
         return request
-    defaults = tuple(Override(path, value, "the starter task's defaults") for path, value in _STARTER_OVERRIDES)
+    values = list(_STARTER_RATES)
+    if request.recipe != BASELINE_RECIPE:
+        values.append(_STARTER_INIT)
+    if request.recipe == DEFAULT_RECIPE:
+        values.append(_STARTER_EPOCHS)
+    defaults = tuple(Override(path, value, "the starter task's defaults") for path, value in values)
     if request.overrides[: len(defaults)] == defaults:
         return request
     return request.model_copy(update={"overrides": defaults + request.overrides})

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from kdcli.errors import Problem, RequestError, did_you_mean
 from kdcli.recipe.document import Document, Key, KeyPath, Override, at, brief, expanded, parse, put
 from kdcli.recipe.schema import Recipe
+from kdcli.recipe.words import allowed
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,15 @@ def _problem(document: Document, detail: Any) -> Problem:
         choices = [choice.strip(" '") for choice in detail["ctx"]["expected"].replace(" or ", ",").split(",")]
         remedy = did_you_mean(str(detail["input"]), choices)
     message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if kind == "literal_error" and str(detail["loc"][-1]).startswith("<"):
+        message = " or ".join(allowed(_annotation_at(path, document.data))).replace("`", "")
     return Problem(document.where(path), "has a wrong value", message, brief(detail["input"]), remedy)
 
 
 def _unknown_loss(document: Document, path: KeyPath, detail: Any) -> Problem:
     names = [part.strip(" '") for part in detail.get("ctx", {}).get("expected_tags", "").split(",") if part.strip()]
     if all(name.startswith("<") for name in names) and names:
-        shapes = {"<name>": "uniform, first or last", "<map>": "a map of layers", "<list>": "a list of layers"}
-        expected = ", or ".join(shapes[name] for name in names)
+        expected = " or ".join(allowed(_annotation_at(path, document.data))).replace("`", "")
         return Problem(document.where(path), "has a wrong value", expected, brief(detail["input"]))
     found = detail["input"].get("loss") if isinstance(detail["input"], dict) else detail["input"]
     if found is None or not isinstance(detail["input"], dict):
@@ -115,11 +117,19 @@ def _key_path(data: Any, location: tuple[Key, ...]) -> KeyPath:
     return tuple(path)
 
 
-def _keys_at(path: KeyPath, data: Any) -> list[str]:
-    """The keys that the schema knows in the block at ``path``."""
+def _annotation_at(path: KeyPath, data: Any) -> Any:
+    """The schema's annotation of the value at ``path``."""
     annotation: Any = Recipe
     for key in path:
         annotation, data = _inside(annotation, key, data), at(data, key)
+    return annotation
+
+
+def _keys_at(path: KeyPath, data: Any) -> list[str]:
+    """The keys that the schema knows in the block at ``path``."""
+    annotation = _annotation_at(path, data)
+    for key in path:
+        data = at(data, key)
     model = _model(annotation, data)
     return [info.alias or name for name, info in model.model_fields.items()] if model else []
 

@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -19,6 +17,7 @@ from kdcli.recipe import schema
 from kdcli.recipe.catalogue import SCHEMA, shipped
 from kdcli.recipe.loading import load
 from kdcli.recipe.schema import LossBlock, Recipe
+from kdcli.recipe.words import allowed
 
 _LOSSES: tuple[type[LossBlock], ...] = get_args(get_args(schema.Loss)[0])
 _BLOCKS: tuple[tuple[str, type[BaseModel]], ...] = (
@@ -84,50 +83,7 @@ def _table(fields: dict[str, FieldInfo]) -> str:
 
 
 def _type(info: FieldInfo) -> str:
-    limits = "".join(f" {limit}" for limit in _limits(info.metadata))
-    names = [name if name == "null" else name + limits for name in dict.fromkeys(_names(info.annotation))]
-    return " or ".join(names)
-
-
-def _names(annotation: Any) -> Iterator[str]:
-    """What an annotation allows, in words."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        inner, *metadata = get_args(annotation)
-        limits = "".join(f" {limit}" for limit in _limits(metadata))
-        yield from (name + limits for name in _names(inner))
-    elif origin in (Union, UnionType):
-        members = get_args(annotation)
-        if all(_is_loss(member) for member in members):
-            yield "a loss"
-        else:
-            for member in members:
-                yield from _names(member)
-    elif origin is Literal:
-        yield " / ".join(f"`{choice}`" for choice in get_args(annotation))
-    elif origin is list:
-        yield "list of " + " or ".join(_names(get_args(annotation)[0])).replace("a loss", "losses").replace("a block", "stages")
-    elif origin is dict:
-        key, value = get_args(annotation)
-        yield f"map of {' or '.join(_names(key))}: {' or '.join(_names(value))}"
-    elif annotation in (NoneType, None):
-        yield "null"
-    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield {"Schedule": "a schedule", "Projection": "a projection"}.get(annotation.__name__, "a block")
-    else:
-        yield {int: "whole number", float: "number", str: "text", bool: "true / false"}[annotation]
-
-
-def _is_loss(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, LossBlock)
-
-
-def _limits(metadata: Any) -> Iterator[str]:
-    signs = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
-    for limit in metadata:
-        sign = signs.get(type(limit).__name__)
-        if sign is not None:
-            yield f"{sign} {getattr(limit, type(limit).__name__.lower()):g}"
+    return " or ".join(allowed(info.annotation, info.metadata))
 
 
 def _default(info: FieldInfo) -> str:

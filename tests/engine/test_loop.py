@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kdcli.engine.events import CheckpointWritten, Evaluated, Event, Logged, PhaseDone, PhaseStarted, StepDone
 from kdcli.engine.inference import predict

@@ -44,7 +44,9 @@ def test_every_parameter_is_optimised_at_its_kinds_rate(objective: Objective) ->
 @pytest.mark.parametrize("decay", [1.0, 0.5])
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "sgd"])
 def test_matrices_decay_and_biases_and_norms_do_not(optimizer: str, decay: float, objective: Objective) -> None:
-    decays = {name: found for name, (_, found) in treatment(objective, layer_decay=decay, optimizer={"name": optimizer}).items()}
+    decays = {
+        name: found for name, (_, found) in treatment(objective, layer_decay=decay, optimizer={"name": optimizer}).items()
+    }
     still = {name for name, found in decays.items() if found == 0.0}
     assert still == {name for name in decays if name.endswith(".bias") or "LayerNorm" in name}
     assert {found for name, found in decays.items() if name not in still} == {0.3}

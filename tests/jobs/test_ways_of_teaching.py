@@ -16,9 +16,12 @@ from kdcli.engine.events import Event, Events, Logged, Note, PhaseStarted, StepD
 from kdcli.errors import InterruptedRunError, RequestError
 from kdcli.jobs.distill import distill
 from kdcli.jobs.evaluate import EvaluateRequest, evaluate
+from kdcli.jobs.preparation import with_starter_defaults
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.models.loading import load_classifier
 from kdcli.plan.request import TrainRequest
+from kdcli.plan.resolve import load_recipe
+from kdcli.recipe.catalogue import shipped
 from kdcli.recipe.document import Override
 
 TinyRun = tuple[Path, list[Event]]
@@ -210,3 +213,18 @@ def test_stages_move_on_and_stop_early_in_a_whole_run(
     notes = [event.text for event in told if isinstance(event, Note)]
     assert any("internal-1: hidden-cosine is" in text and "moving on" in text for text in notes)
     assert any("classification: no better dev score for 3 evaluations" in text for text in notes)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_recipe_takes_the_rates_of_the_starter_task(name: str) -> None:
+    request = TrainRequest(command="distill", teachers="bert,roberta", student="4L", recipe=name)
+    recipe = load_recipe(with_starter_defaults(request)).recipe
+    assert recipe.training.learning_rate == 1e-3
+    assert all(stage.learning_rate is None for stage in recipe.stages)
+    assert recipe.student.init.weights == ("pretrained" if name == "finetune" else "finetuned")
+
+
+def test_own_recipe_is_left_as_it_is_on_the_starter_task(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("name: mine\nstages: [{name: a, objective: [{loss: hard-labels}]}]\n")
+    request = TrainRequest(command="distill", teachers="bert", student="4L", recipe=str(tmp_path / "mine.yaml"))
+    assert with_starter_defaults(request) == request

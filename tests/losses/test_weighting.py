@@ -78,6 +78,13 @@ def test_half_precision_answers_are_weighed_in_fp32(how: str) -> None:
     assert torch.equal(found, HOW[how](*whole))
 
 
+def test_an_ensemble_that_is_certain_and_wrong_still_has_some_correctness() -> None:
+    certain = torch.tensor([[[1e4, -1e4, 0.0]]])
+    found = torch.cat([weighting.ensemble_correctness(certain, torch.tensor([label])) for label in range(3)])
+    assert found[0] == 1.0
+    assert ((found[1:] > 0) & (found[1:] < 0.1)).all()
+
+
 def test_weights_worked_out_by_hand() -> None:
     assert weighting.errors(SHARES, LABEL)[:, 0].exp().tolist() == pytest.approx([1 / 0.8, 1 / 0.2, 1 / 0.5])
     assert weighting.softmax_error(SHARES, LABEL)[:, 0].tolist() == pytest.approx([1.6, 0.4, 1.0])

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from kdcli.data.sources import DataRequest, load_task
 from kdcli.data.task import Task
-from kdcli.errors import Problem, RequestError
+from kdcli.errors import RequestError
 from kdcli.models.checkpoints import parse_references
 from kdcli.models.loading import quiet_transformers
 from kdcli.plan.hardware import resolve_device, resolve_precision
@@ -20,6 +18,7 @@ from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import make_plan
 from kdcli.recipe.document import Override
+from tests.plan.desk import Desk, labels_of, maps_of
 
 RECIPE = """\
 name: mine
@@ -39,11 +38,6 @@ training: {batch_size: 32, max_length: 64, precision: fp32}
 
 
 @pytest.fixture(scope="module")
-def task(tiny_data: Path) -> Task:
-    return load_task(DataRequest(data=str(tiny_data)))
-
-
-@pytest.fixture(scope="module")
 def classifier(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny BERT with a head of its own, its classes in the other order."""
     from transformers import AutoModelForSequenceClassification
@@ -60,38 +54,6 @@ def classifier(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-class Desk:
-    """Plans for one task, from a recipe's text and flags."""
-
-    def __init__(self, folder: Path, task: Task, bert: Path, roberta: Path) -> None:
-        self.folder, self.task = folder, task
-        self.both = f"bert={bert},roberta={roberta}"
-
-    def plan(
-        self, recipe: str = RECIPE, *flags: str, student: str | None = "2L", teachers: str | None = None, **more: Any
-    ) -> Plan:
-        path = self.folder / "mine.yaml"
-        path.write_text(recipe, encoding="utf-8")
-        named = teachers or self.both
-        overrides = tuple(Override.parse(flag) for flag in flags)
-        asked: dict[str, Any] = {"command": "distill", "device": "cpu", **more}
-        request = TrainRequest(teachers=named, student=student, recipe=str(path), overrides=overrides, **asked)
-        return make_plan(request, self.task, parse_references(named, "--teachers"), starter=False, sized=False)
-
-    def refused(self, recipe: str = RECIPE, *flags: str, **more: Any) -> tuple[Problem, ...]:
-        with pytest.raises(RequestError) as caught:
-            self.plan(recipe, *flags, **more)
-        return caught.value.problems
-
-    def line(self, number: int) -> str:
-        return f"{self.folder / 'mine.yaml'}:{number}"
-
-
-@pytest.fixture
-def desk(tmp_path: Path, task: Task, tiny_bert: Path, tiny_roberta: Path) -> Desk:
-    return Desk(tmp_path, task, tiny_bert, tiny_roberta)
-
-
 @pytest.fixture
 def bert_copy(tiny_bert: Path, tmp_path: Path) -> Path:
     """A copy of the tiny BERT that a test may break."""
@@ -102,7 +64,7 @@ def bert_copy(tiny_bert: Path, tmp_path: Path) -> Path:
 
 
 def test_plan_describes_the_teachers_as_their_files_do(desk: Desk) -> None:
-    bert, roberta = desk.plan().teachers
+    bert, roberta = desk.plan(RECIPE).teachers
     assert (bert.name, bert.model_type, bert.layers, bert.width, bert.heads) == ("bert", "bert", 4, 32, 4)
     assert (roberta.name, roberta.model_type, roberta.layers, roberta.width, roberta.heads) == ("roberta", "roberta", 6, 48, 4)
     assert (bert.kind, roberta.kind) == ("cofinetune", "cofinetune")
@@ -113,13 +75,13 @@ def test_plan_describes_the_teachers_as_their_files_do(desk: Desk) -> None:
 def test_parameters_are_those_of_the_loaded_models(desk: Desk, tiny_bert: Path) -> None:
     from transformers import AutoModel
 
-    plan = desk.plan()
+    plan = desk.plan(RECIPE)
     model = AutoModel.from_pretrained(tiny_bert)
     assert plan.teacher("bert").parameters == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_student_is_cut_from_the_first_teacher(desk: Desk, tiny_bert: Path) -> None:
-    student = desk.plan().student_or_fail
+    student = desk.plan(RECIPE).student_or_fail
     assert (student.source, student.layers, student.width, student.heads) == ("bert", 2, 32, 4)
     assert student.copied_layers == [1, 2]
     assert student.source_folder == student.tokenizer_folder == str(tiny_bert.resolve())
@@ -150,7 +112,7 @@ def test_copied_layers_are_what_the_recipe_says(
 
 
 def test_student_may_be_a_checkpoint(desk: Desk, tiny_roberta: Path) -> None:
-    student = desk.plan(student=str(tiny_roberta), teachers=f"roberta={tiny_roberta}").student_or_fail
+    student = desk.plan(RECIPE, student=str(tiny_roberta), teachers=f"roberta={tiny_roberta}").student_or_fail
     assert (student.source, student.layers, student.copied_layers) == ("checkpoint", 6, [1, 2, 3, 4, 5, 6])
 
 
@@ -165,11 +127,13 @@ def test_student_may_be_a_checkpoint(desk: Desk, tiny_roberta: Path) -> None:
     ],
 )
 def test_layer_maps_are_resolved_for_every_teacher(desk: Desk, layers: str, maps: dict[str, dict[int, int]]) -> None:
-    assert desk.plan(RECIPE.replace("layers: uniform", f"layers: {layers}")).layer_maps == maps
+    (hop,) = desk.plan(RECIPE.replace("layers: uniform", f"layers: {layers}")).hops
+    assert [maps_of(stage) for stage in hop.stages] == [{"hidden-mse": maps}, {"hard-labels": {}, "soft-labels": {}}]
 
 
-def test_recipe_without_hidden_states_has_no_layer_maps(desk: Desk) -> None:
-    assert desk.plan(RECIPE.replace("hidden-mse", "soft-labels")).layer_maps == {}
+def test_recipe_without_losses_on_layers_has_no_layer_maps(desk: Desk) -> None:
+    stages = desk.plan(RECIPE.replace("hidden-mse", "soft-labels")).stages
+    assert not any(term.layers for stage in stages for term in stage.terms)
 
 
 def test_stages_have_their_steps_and_rates(desk: Desk) -> None:
@@ -183,8 +147,31 @@ def test_stages_have_their_steps_and_rates(desk: Desk) -> None:
         ("distill", "second", 3),
     ]
     assert plan.stages[1].learning_rates == {"body": 1e-4, "head": 1e-3, "projection": 2e-3}
-    assert [term.loss for term in plan.stages[2].terms] == ["hard-labels", "soft-labels"]
-    assert plan.stages_of("cofinetune") == plan.stages[:1]
+    assert labels_of(plan.stages) == [
+        ("cofinetune", ["hard-labels"]),
+        ("first", ["hidden-mse"]),
+        ("second", ["hard-labels", "soft-labels"]),
+    ]
+    assert plan.cofinetune == plan.stages[:1]
+    assert plan.hops[0].stages == plan.stages[1:]
+
+
+def test_stages_rise_and_fall_as_the_training_says_unless_they_say_otherwise(desk: Desk) -> None:
+    flags = ["training.warmup=0.2", "training.schedule=cosine", "stages.1.warmup=0", "stages.1.schedule=constant"]
+    plan = desk.plan(RECIPE, *flags, "stages.1.learning_rate=7e-4", "stages.1.freeze=[embeddings, 2]")
+    cofinetune, first, second = plan.stages
+    assert [(stage.warmup, stage.schedule) for stage in plan.stages] == [(0.2, "cosine"), (0.2, "cosine"), (0.0, "constant")]
+    assert (first.learning_rates["body"], second.learning_rates["body"]) == (5e-5, 7e-4)
+    assert second.learning_rates["projection"] == 7e-4
+    assert (cofinetune.freeze, first.freeze, second.freeze) == ([], [], ["embeddings", 2])
+    assert (first.moves, second.moves) == (["embeddings", 1, 2], [1, "head"])
+
+
+def test_rule_for_moving_on_is_kept_with_its_stage(desk: Desk) -> None:
+    _, first, second = desk.plan(RECIPE, "stages.0.until={loss: hidden-mse, below: 0.5}").stages
+    assert first.until is not None
+    assert (first.until.loss, first.until.below, first.until.window) == ("hidden-mse", 0.5, 0.1)
+    assert second.until is None
 
 
 @pytest.mark.parametrize(
@@ -192,11 +179,11 @@ def test_stages_have_their_steps_and_rates(desk: Desk) -> None:
 )
 def test_steps_of_a_stage_are_its_epochs_rounded_up(desk: Desk, batch: int, epochs: float, steps: int) -> None:
     plan = desk.plan(RECIPE, f"training.batch_size={batch}", f"stages.0.epochs={epochs}")
-    assert plan.stages_of("distill")[0].steps == steps
+    assert plan.hops[0].stages[0].steps == steps
 
 
 def test_teacher_with_a_head_is_not_cofinetuned_and_its_classes_are_matched_by_name(desk: Desk, classifier: Path) -> None:
-    plan = desk.plan(teachers=f"bert={classifier}")
+    plan = desk.plan(RECIPE, teachers=f"bert={classifier}")
     teacher = plan.teacher("bert")
     assert (teacher.kind, teacher.order) == ("finetuned", [1, 0])
     assert plan.to_cofinetune == []
@@ -220,15 +207,15 @@ def test_baseline_recipe_does_not_cofinetune_what_it_only_borrows(desk: Desk) ->
 
 
 def test_cofinetuning_alone_needs_no_student(desk: Desk) -> None:
-    plan = desk.plan(student=None, command="cofinetune")
+    plan = desk.plan(RECIPE, student=None, command="cofinetune")
     assert plan.student is None
-    assert plan.layer_maps == {}
+    assert plan.hops == []
     assert [stage.phase for stage in plan.stages] == ["cofinetune"]
     assert not plan.baseline
 
 
 def test_plan_survives_being_written_and_read(desk: Desk) -> None:
-    plan = desk.plan()
+    plan = desk.plan(RECIPE)
     assert Plan.model_validate_json(plan.model_dump_json(by_alias=True)) == plan
 
 
@@ -253,7 +240,7 @@ def test_estimate_is_positive_and_grows_with_the_epochs(desk: Desk, task: Task, 
 
 @pytest.mark.parametrize(("student", "deepest"), [("5L", 4), ("12L", 4)])
 def test_student_deeper_than_the_teacher_it_is_cut_from_is_refused(desk: Desk, student: str, deepest: int) -> None:
-    problem = desk.refused(student=student)[0]
+    problem = desk.refused(RECIPE, student=student)[0]
     assert problem.where == f"--student {student}"
     assert "deeper than the teacher" in problem.what
     assert problem.expected == f"at most {deepest} layers"
@@ -263,7 +250,7 @@ def test_student_deeper_than_the_teacher_it_is_cut_from_is_refused(desk: Desk, s
 def test_student_deeper_than_another_teacher_is_refused_at_the_layer_map(
     desk: Desk, tiny_bert: Path, tiny_roberta: Path
 ) -> None:
-    (problem,) = desk.refused(student="6L", teachers=f"roberta={tiny_roberta},bert={tiny_bert}")
+    (problem,) = desk.refused(RECIPE, student="6L", teachers=f"roberta={tiny_roberta},bert={tiny_bert}")
     assert problem.where == f"{desk.line(2)}  layers"
     assert "at least as deep" in problem.what
     assert "bert" in problem.expected
@@ -271,7 +258,7 @@ def test_student_deeper_than_another_teacher_is_refused_at_the_layer_map(
 
 @pytest.mark.parametrize("student", ["4X", "four", "L4", "4L-", "4L-312"])
 def test_student_that_is_neither_size_nor_checkpoint_is_refused(desk: Desk, student: str) -> None:
-    (problem,) = desk.refused(student=student)
+    (problem,) = desk.refused(RECIPE, student=student)
     assert problem.where == f"--student {student}"
     assert problem.what == "is neither a size nor a checkpoint"
     assert "4L-312H-12A" in problem.expected
@@ -279,7 +266,7 @@ def test_student_that_is_neither_size_nor_checkpoint_is_refused(desk: Desk, stud
 
 @pytest.mark.parametrize("student", ["0L", "2L-0H", "2L-32H-5A", "2L-33H-4A"])
 def test_size_that_cannot_be_built_is_refused(desk: Desk, student: str) -> None:
-    assert desk.refused(student=student)[0].where == f"--student {student}"
+    assert desk.refused(RECIPE, student=student)[0].where == f"--student {student}"
 
 
 @pytest.mark.parametrize("rows", ["[1]", "[1, 2, 3]", "[1, 5]"])
@@ -325,7 +312,7 @@ def test_unlike_widths_without_a_projection_are_refused_at_its_line(desk: Desk) 
     assert problem.where == f"{desk.line(8)}  stages.0.objective.0.projection"
     assert problem.expected == "32 on both sides"
     assert problem.found == "roberta 48"
-    assert problem.remedy == "projection: {side: teacher}"
+    assert problem.remedy == "projection: auto"
 
 
 def test_like_widths_need_no_projection(desk: Desk, tiny_bert: Path) -> None:
@@ -350,7 +337,7 @@ def test_classes_that_do_not_match_are_refused_with_both_lists(desk: Desk, class
     config = json.loads((bert_copy / "config.json").read_text(encoding="utf-8"))
     config |= {"id2label": {"0": "ham", "1": "spam"}, "label2id": {"ham": 0, "spam": 1}}
     (bert_copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    (problem,) = desk.refused(teachers=f"mine={bert_copy}")
+    (problem,) = desk.refused(RECIPE, teachers=f"mine={bert_copy}")
     assert problem.where == f"--teachers mine={bert_copy}"
     assert (problem.expected, problem.found) == ("negative, positive", "ham, spam")
     assert "teachers.labels.mine" in problem.remedy
@@ -358,7 +345,7 @@ def test_classes_that_do_not_match_are_refused_with_both_lists(desk: Desk, class
 
 def test_folder_without_weights_is_refused(desk: Desk, bert_copy: Path) -> None:
     (bert_copy / "model.safetensors").unlink()
-    (problem,) = desk.refused(teachers=f"bert={bert_copy}")
+    (problem,) = desk.refused(RECIPE, teachers=f"bert={bert_copy}")
     assert problem.where == f"--teachers bert={bert_copy}"
     assert problem.what == "the folder has no weights"
     assert "config.json" in problem.found
@@ -367,7 +354,7 @@ def test_folder_without_weights_is_refused(desk: Desk, bert_copy: Path) -> None:
 def test_pickled_weights_are_refused_with_the_command_that_converts_them(desk: Desk, bert_copy: Path) -> None:
     (bert_copy / "model.safetensors").unlink()
     (bert_copy / "pytorch_model.bin").touch()
-    (problem,) = desk.refused(teachers=f"bert={bert_copy}")
+    (problem,) = desk.refused(RECIPE, teachers=f"bert={bert_copy}")
     assert "pickled weights only" in problem.what
     assert problem.found == "pytorch_model.bin"
     assert "save_pretrained" in problem.remedy
@@ -378,7 +365,7 @@ def test_pickled_weights_are_refused_with_the_command_that_converts_them(desk: D
 def test_broken_weights_are_refused_with_their_file(desk: Desk, bert_copy: Path, content: bytes) -> None:
     weights = bert_copy / "model.safetensors"
     weights.write_bytes(content)
-    (problem,) = desk.refused(teachers=f"bert={bert_copy}")
+    (problem,) = desk.refused(RECIPE, teachers=f"bert={bert_copy}")
     assert problem.where == str(weights)
     assert problem.what == "is broken"
 
@@ -387,19 +374,19 @@ def test_weights_that_were_cut_off_are_refused_with_their_file(desk: Desk, bert_
     weights = bert_copy / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
-    assert desk.refused(teachers=f"bert={bert_copy}")[0].where == str(weights)
+    assert desk.refused(RECIPE, teachers=f"bert={bert_copy}")[0].where == str(weights)
 
 
 def test_folder_that_is_no_checkpoint_is_refused(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (problem,) = desk.refused(teachers=f"bert={tmp_path / 'empty'}")
+    (problem,) = desk.refused(RECIPE, teachers=f"bert={tmp_path / 'empty'}")
     assert problem.what == "is not a checkpoint"
     assert problem.found == "an empty folder"
 
 
 def test_folder_without_a_fast_tokenizer_is_refused(desk: Desk, bert_copy: Path) -> None:
     (bert_copy / "tokenizer.json").unlink()
-    (problem,) = desk.refused(teachers=f"bert={bert_copy}")
+    (problem,) = desk.refused(RECIPE, teachers=f"bert={bert_copy}")
     assert problem.what == "has no fast tokenizer"
 
 
@@ -408,25 +395,25 @@ def test_folder_without_a_fast_tokenizer_is_refused(desk: Desk, bert_copy: Path)
 )
 def test_config_of_no_encoder_is_refused(desk: Desk, bert_copy: Path, content: str) -> None:
     (bert_copy / "config.json").write_text(content, encoding="utf-8")
-    (problem,) = desk.refused(teachers=f"bert={bert_copy}")
+    (problem,) = desk.refused(RECIPE, teachers=f"bert={bert_copy}")
     assert str(bert_copy) in problem.where
 
 
 def test_folder_that_does_not_exist_is_refused(desk: Desk, tmp_path: Path) -> None:
-    (problem,) = desk.refused(teachers=f"bert={tmp_path / 'none'}")
+    (problem,) = desk.refused(RECIPE, teachers=f"bert={tmp_path / 'none'}")
     assert problem.where == f"--teachers {tmp_path / 'none'}"
     assert problem.what == "there is no such folder"
 
 
 def test_unknown_alias_is_refused_with_the_nearest(desk: Desk) -> None:
-    (problem,) = desk.refused(teachers="robrta")
+    (problem,) = desk.refused(RECIPE, teachers="robrta")
     assert problem.where == "--teachers robrta"
     assert problem.what == "there is no such model"
     assert problem.remedy == "did you mean 'roberta'?"
 
 
 def test_all_broken_teachers_are_reported_at_once(desk: Desk, tmp_path: Path) -> None:
-    found = desk.refused(teachers=f"robrta,mine={tmp_path / 'none'}")
+    found = desk.refused(RECIPE, teachers=f"robrta,mine={tmp_path / 'none'}")
     assert [problem.what for problem in found] == ["there is no such model", "there is no such folder"]
 
 
@@ -459,10 +446,13 @@ def test_precision_mistake_comes_together_with_the_others(desk: Desk) -> None:
     assert any("fp16" in problem.where for problem in found)
 
 
-def test_fp16_without_a_gpu_is_refused(desk: Desk) -> None:
-    (problem,) = desk.refused(RECIPE, "training.precision=fp16")
-    assert "fp16" in problem.where
-    assert problem.what == "needs a GPU"
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_fp16_without_a_gpu_is_refused_where_it_was_asked_for(desk: Desk) -> None:
+    (at_flag,) = desk.refused(RECIPE, "training.precision=fp16")
+    assert at_flag.where == "--set training.precision=fp16"
+    (at_line,) = desk.refused(RECIPE.replace("precision: fp32", "precision: fp16"))
+    assert at_line.where == f"{desk.line(13)}  training.precision"
+    assert {(problem.what, problem.remedy) for problem in (at_flag, at_line)} == {("fp16 needs a GPU", "--precision auto")}
 
 
 def test_device_and_precision_are_what_was_asked_for() -> None:
