@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Literal, Protocol
@@ -56,7 +57,7 @@ class Objective(nn.Module):
     def group(self) -> int:
         """Samples that stay together when a batch is cut; 0 for the whole batch."""
         groups = [term.group for term in self._terms()]
-        return 0 if 0 in groups else max(groups)
+        return 0 if 0 in groups else math.lcm(*groups)
 
     def begin(self, moment: Moment) -> None:
         """Tell the terms where in the stage the next step is, and take their weights from there."""

@@ -102,15 +102,14 @@ def make_term(term: TermPlan, plan: Plan, hop: HopPlan, projections: Projections
     if isinstance(loss, RelationKl):
         return RelationKlTerm(term.layers, loss.relations, term.relation_heads, *reductions)
     if isinstance(loss, Relational):
-        return RelationalTerm(term.layers, loss.states, loss.distance_weight, loss.angle_weight, loss.group, *reductions)
+        pairs = term.layers or {name: {0: 0} for name in names}
+        return RelationalTerm(pairs, loss.states, loss.distance_weight, loss.angle_weight, loss.group, *reductions)
     share = loss.projection.share if isinstance(loss.projection, Projection) else "per-layer"
     hidden = (term.layers, hop.student.width, widths, projections, term.projected, share, loss.tokens)
     if isinstance(loss, HiddenCosine):
         return HiddenCosineTerm(*hidden, *reductions)
     assert isinstance(loss, HiddenMse)
-    made = HiddenMseTerm(*hidden, *reductions)
-    made.normalise = loss.normalise
-    return made
+    return HiddenMseTerm(*hidden, *reductions, normalise=loss.normalise)
 
 
 def _chances(loss: SoftLabels, names: Sequence[str], dev_scores: Mapping[str, float]) -> dict[str, float] | None:

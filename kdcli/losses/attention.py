@@ -76,19 +76,21 @@ class AttentionKlTerm(AttentionTerm):
         if self.heads[teacher] == "mean":
             ours = torch.logsumexp(ours, 1, keepdim=True) - math.log(ours.shape[1])
             wanted = wanted.mean(1, keepdim=True)
-        return row_divergence(batch, teacher, ours, wanted)
+        return row_divergence(batch, teacher, ours, wanted, lowest=_LOWEST_LOG)
 
 
-def row_divergence(batch: Batch, teacher: str, ours: Tensor, wanted: Tensor) -> Tensor:
+def row_divergence(batch: Batch, teacher: str, ours: Tensor, wanted: Tensor, lowest: float | None = None) -> Tensor:
     """Total over matched query tokens of the mean over heads of KL(wanted ‖ ours).
 
-    Shapes: ours [B, A, L_S, L_S] in logarithms, wanted [B, A, L_T, L_T] in the teacher's tokens, as probabilities.
+    Shapes: ours [B, A, L_S, L_S] in logarithms, counted as ``lowest`` where they are below it; wanted [B, A, L_T, L_T] in the
+    teacher's tokens, as probabilities.
     """
     runs, mask = batch.runs[teacher], matched_tokens(batch, teacher)
     if not runs.identity:
         wanted = runs.pull_attention(wanted)
         ours = ours.masked_fill(~mask[:, None, None, :], torch.finfo(ours.dtype).min).log_softmax(-1)
-    ours = ours.clamp(min=_LOWEST_LOG)
+    if lowest is not None:
+        ours = ours.clamp(min=lowest)
     rows: Tensor = (torch.special.xlogy(wanted, wanted) - wanted * ours).sum(-1).mean(1)  # [B, L_S]
     return rows.masked_fill(~mask, 0.0).sum()
 

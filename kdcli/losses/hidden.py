@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -106,10 +106,17 @@ class HiddenMseTerm(HiddenTerm):
     first token it is the loss of Patient KD (Sun et al. 2019, eq. 7), whose β supposes the mean over the width. FitNets' hint
     loss (Romero et al. 2015, eq. 3) and TinyBERT's (Jiao et al. 2020, eqs. 8 and 9) are this one with a map on the student's
     side.
+
+    Args:
+        settings, more: as in :class:`HiddenTerm`.
+        normalise: divide each state by its length first.
     """
 
     name = "hidden-mse"
-    normalise = False
+
+    def __init__(self, *settings: Any, normalise: bool = False, **more: Any) -> None:
+        super().__init__(*settings, **more)
+        self.normalise = normalise
 
     def distance(self, ours: Tensor, theirs: Tensor) -> Tensor:
         if self.normalise:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdcli.data.batching import Batch
+from kdcli.data.task import NO_LABEL
 from kdcli.losses import weighting as weights_by
 from kdcli.losses.divergences import DIVERGENCES
 from kdcli.losses.term import Outputs, Reduction, Term
@@ -18,7 +19,6 @@ from kdcli.models.student import STUDENT
 from kdcli.recipe.schedule import Moment
 from kdcli.recipe.schema import Schedule
 
-_NO_LABEL = -1
 _FLAT = 0.02
 _ENOUGH = 5
 
@@ -45,12 +45,12 @@ class HardLabelsTerm(Term):
 
     def count(self, batch: Batch) -> Tensor:
         assert batch.labels is not None
-        return (batch.labels != _NO_LABEL).sum().float().expand(self.parts)
+        return (batch.labels != NO_LABEL).sum().float().expand(self.parts)
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         assert batch.labels is not None
         losses = [
-            functional.cross_entropy(outputs[name].logits.float(), batch.labels, reduction="sum", ignore_index=_NO_LABEL)
+            functional.cross_entropy(outputs[name].logits.float(), batch.labels, reduction="sum", ignore_index=NO_LABEL)
             for name in self.models
         ]
         return torch.stack(losses)
@@ -111,6 +111,7 @@ class SoftLabelsTerm(Term):
         self.factor = 1.0 / asked if teacher_reduction == "mean" else 1.0
         self.scale = self.factor * asked
         self.asked = self.teachers
+        self.begin(Moment())
         self._spreads: list[float] = []
 
     def begin(self, moment: Moment) -> None:

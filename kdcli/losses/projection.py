@@ -11,15 +11,17 @@ class Projections(nn.ModuleDict):
     def between(self, key: str, begin: int, end: int) -> nn.Linear:
         """The map of that key, from width ``begin`` to ``end``, without bias; made at the first call.
 
-        It starts as the identity where it can, as an orthogonal map where it cannot.
+        It starts as the identity where it can, as an orthogonal map where it cannot. Maps of unlike widths are different ones.
         """
-        if key not in self:
-            linear = nn.Linear(begin, end, bias=False)
-            if begin == end:
-                nn.init.eye_(linear.weight)
-            else:
-                nn.init.orthogonal_(linear.weight)
-            self[key] = linear
-        found = self[key]
-        assert isinstance(found, nn.Linear)
-        return found
+        found = self[key] if key in self else None
+        if isinstance(found, nn.Linear) and tuple(found.weight.shape) == (end, begin):
+            return found
+        if found is not None:
+            return self.between(f"{key}-{begin}-{end}", begin, end)
+        linear = nn.Linear(begin, end, bias=False)
+        if begin == end:
+            nn.init.eye_(linear.weight)
+        else:
+            nn.init.orthogonal_(linear.weight)
+        self[key] = linear
+        return linear

@@ -23,8 +23,9 @@ class RandomLayersTerm(Term):
     """Pooled states of student layers against those of teacher layers drawn anew every epoch (RAIL-KD, Haidar et al. 2022).
 
     Every epoch as many teacher layers as the student has below its top are drawn from those below the teacher's top, in
-    ascending order. States are averaged over each model's real tokens, both sides are projected to a small width and divided by
-    their lengths; the value is the squared distance, mean over samples, and over layers where they are compared one by one.
+    ascending order (of models of one layer, that one). States are averaged over each model's real tokens, both sides are
+    projected to a small width and divided by their lengths; the value is the squared distance, mean over samples, and over
+    layers where they are compared one by one.
 
     Shapes: student [B, L_S, D_S], teacher [B, L_T, D_T].
 

@@ -30,7 +30,7 @@ class RelationalTerm(LayerTerm):
         pairs: teacher name → {student layer: teacher layer}; not looked at for ``logits``.
         states: ``cls``, ``mean`` (over each model's own real tokens) or ``logits``.
         distance_weight, angle_weight: factors of the two.
-        group: samples per group, or None for the whole batch.
+        group: samples per group, three or more, or None for the whole batch.
         layer_reduction, teacher_reduction, weight, name: as in :class:`LayerTerm`.
     """
 
@@ -48,6 +48,8 @@ class RelationalTerm(LayerTerm):
         weight: float | Schedule = 1.0,
         name: str | None = None,
     ) -> None:
+        if states == "logits":
+            pairs = {teacher: {0: 0} for teacher in pairs}  # one comparison, whatever the layers
         super().__init__(pairs, layer_reduction, teacher_reduction, weight, name)
         self.states = states
         self.kinds = () if states == "logits" else ("hidden",)
@@ -97,7 +99,7 @@ def _distances(states: Tensor, apart: Tensor) -> Tensor:
     """Euclidean distances between different samples, divided by their mean [g (g − 1)]."""
     squares = (states[:, None] - states[None, :]).square().sum(-1)
     lengths = squares[apart].clamp(min=_TINY).sqrt()
-    return lengths / lengths.mean().clamp(min=_TINY) if len(lengths) else lengths
+    return lengths / lengths.mean().clamp(min=_TINY)
 
 
 def _angles(states: Tensor) -> Tensor:

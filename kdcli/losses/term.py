@@ -27,7 +27,7 @@ class Term(nn.Module):
         name: stands in logs.
         weight: factor in the objective, a number or a schedule over the stage.
         parts: how many parts there are.
-        scale: value of the term if every comparison that it makes had the value 1.
+        scale: value of the term if every comparison that it makes had the value 1 (and samples no weights of their own).
         group: samples that must not be parted when a batch is cut; 0 for the whole batch.
         moment: where in the stage the next forward pass is.
         observing: whether the next forward pass shall leave figures worth logging in ``observed`` (they cost a little).

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kdcli.data.task import NO_LABEL
+
 
 def errors(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy [N, B] of each teacher against the gold labels [B], in nats."""
+    """Cross-entropy [N, B] of each teacher against the gold labels [B], in nats; 0 for samples without one (−1)."""
     wanted = labels.expand(len(logits), -1)
-    return functional.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), reduction="none").view(wanted.shape)
+    flat = functional.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), reduction="none", ignore_index=NO_LABEL)
+    return flat.view(wanted.shape)
 
 
 def uniform(logits: Tensor) -> Tensor:
@@ -82,9 +85,9 @@ def uncertainty_of(student: Tensor) -> Tensor:
 
 
 def ensemble_correctness(logits: Tensor, labels: Tensor) -> Tensor:
-    """1/(1 + CE(y, p̄)) of the teachers' mean distribution p̄ [B], in (0, 1]."""
-    mean = logits.float().softmax(-1).mean(0)
-    return 1.0 / (1.0 - mean.gather(-1, labels.clamp(min=0)[:, None]).squeeze(-1).clamp(min=1e-12).log())
+    """1/(1 + CE(y, p̄)) of the teachers' mean distribution p̄ [B], in (0, 1]; 1 for samples without a label (−1)."""
+    mean = torch.logsumexp(logits.float().log_softmax(-1), dim=0) - math.log(len(logits))
+    return 1.0 / (1.0 + functional.nll_loss(mean, labels, reduction="none", ignore_index=NO_LABEL))
 
 
 def ensemble_agreement(logits: Tensor) -> Tensor:

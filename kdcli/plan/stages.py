@@ -8,9 +8,9 @@ from typing import Literal
 
 from kdcli.errors import did_you_mean
 from kdcli.plan.plan import StagePlan, TermPlan
-from kdcli.plan.terms import Models, kinds_needed, plan_term
+from kdcli.plan.terms import Models, compares_layers, plan_term
 from kdcli.recipe.document import KeyPath
-from kdcli.recipe.schema import LayeredLoss, RandomLayers, Relational, Stage, Training
+from kdcli.recipe.schema import RandomLayers, Stage, Training
 
 Place = int | str
 
@@ -151,7 +151,7 @@ def _reached(terms: Sequence[TermPlan], models: Models) -> list[Place]:
     for term in terms:
         if isinstance(term.loss, RandomLayers):
             reach = max(1, depth - 1)
-        elif isinstance(term.loss, LayeredLoss) and not (isinstance(term.loss, Relational) and not kinds_needed(term.loss)):
+        elif compares_layers(term.loss):
             reach = max((layer for pairs in term.layers.values() for layer in pairs), default=-1)
         else:
             reach = depth + 1

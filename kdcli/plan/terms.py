@@ -74,7 +74,7 @@ def plan_term(loss: Loss, path: KeyPath, models: Models) -> TermPlan:
     _refuse_unserved(loss, teachers, path, models)
     if isinstance(loss, SoftLabels):
         _check_weighting(loss, teachers, path, models)
-    layers = _layers(loss, teachers, path, models) if isinstance(loss, LayeredLoss) else {}
+    layers = _layers(loss, teachers, path, models) if isinstance(loss, LayeredLoss) and compares_layers(loss) else {}
     heads: Heads = {}
     projected: dict[str, Side | None] = {}
     if isinstance(loss, AttentionKl | AttentionMse):
@@ -129,6 +129,11 @@ def kinds_needed(loss: Loss) -> frozenset[str]:
     return frozenset({"attention-kl": ["attention"], "attention-mse": ["scores"]}.get(loss.loss, []))
 
 
+def compares_layers(loss: Loss) -> bool:
+    """Whether a loss goes by a layer map."""
+    return isinstance(loss, LayeredLoss) and not (isinstance(loss, Relational) and loss.states == "logits")
+
+
 def _refuse_unserved(loss: Loss, teachers: Sequence[Checkpoint], path: KeyPath, models: Models) -> None:
     needed = kinds_needed(loss)
     sides: list[tuple[str, Any]] = [(f"teacher {teacher.name}", teacher.config) for teacher in teachers]
@@ -160,6 +165,8 @@ def _check_weighting(loss: SoftLabels, teachers: Sequence[Checkpoint], path: Key
             models.problems.add(
                 models.where((*path, "weighting")), "the teachers' weights sum to zero", expected="one above 0 at least"
             )
+    if loss.draw is not None:
+        _refuse_what_needs_all(loss, path, models)
     for key, asks in (("draw", loss.draw is not None), ("weighting", loss.weighting == "uncertainty")):
         if asks and len(names) < 2:
             models.problems.add(
@@ -167,6 +174,24 @@ def _check_weighting(loss: SoftLabels, teachers: Sequence[Checkpoint], path: Key
                 "needs two teachers or more to choose from",
                 found=", ".join(names),
                 remedy="--teachers with another one, or a recipe for one teacher such as soft-labels",
+            )
+
+
+def _refuse_what_needs_all(loss: SoftLabels, path: KeyPath, models: Models) -> None:
+    """A step that asks one teacher cannot compare it with the others."""
+    needs_all = {
+        "weighting": loss.weighting in ("softmax-error", "agreement", "uncertainty"),
+        "normalise_weights": loss.normalise_weights,
+        "scale": loss.scale != "none",
+    }
+    for key, asked in needs_all.items():
+        if asked:
+            models.problems.add(
+                models.where((*path, key)),
+                "compares the teachers with each other, and with draw a step asks one of them alone",
+                expected="weighting: uniform, inverse-error, confidence or a map; no scale; weights as they are",
+                found=f"{key}: {getattr(loss, key)}",
+                remedy="draw: null",
             )
 
 
@@ -281,7 +306,7 @@ def _check_group(loss: Relational, path: KeyPath, models: Models) -> None:
     batch = models.loaded.recipe.training.batch_size
     if loss.group is not None and loss.group > batch:
         models.problems.add(
-            models.where((*path, "group")), "is larger than the batch", expected=f"2..{batch}", found=str(loss.group)
+            models.where((*path, "group")), "is larger than the batch", expected=f"3..{batch}", found=str(loss.group)
         )
     if not loss.distance_weight + loss.angle_weight:
         models.problems.add(models.where(path), "distance_weight and angle_weight sum to zero", expected="one above 0 at least")

@@ -298,7 +298,7 @@ class Relational(LayerLoss):
     distance_weight: float = Field(1.0, ge=0, description="factor of the distances")
     angle_weight: float = Field(2.0, ge=0, description="factor of the angles")
     group: int | None = Field(
-        None, ge=2, description="compare within groups of this many samples; null: within the whole batch, which is not cut"
+        None, ge=3, description="compare within groups of this many samples; null: within the whole batch, which is not cut"
     )
     layers: Layers | None = Field("top", description="which teacher layer supervises which student layer")
 

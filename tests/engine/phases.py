@@ -130,7 +130,7 @@ def labels_alone(_: Projections) -> list[Term]:
     return [HardLabelsTerm()]
 
 
-def every_loss(bank: Projections, group: int | None = 2) -> list[Term]:
+def every_loss(bank: Projections, group: int | None = 3) -> list[Term]:
     """Every loss that there is, together."""
     return [
         HardLabelsTerm(weight=0.5),

@@ -46,14 +46,21 @@ def stages(material: Material) -> Phase:
 
 
 CASES = {
-    "uneven": Case(lambda material: phase(material, (6,)), {"batch_size": 9}, {"accumulation": 2}),
+    "uneven": Case(lambda material: phase(material, (6,)), {"batch_size": 9, "evaluations_per_epoch": 1}, {"accumulation": 2}),
     "one-row": Case(lambda material: phase(material, (2,)), {"batch_size": 47}, {}),
-    "every-loss": Case(lambda material: phase(material, (4,), terms=every_loss), {}, {"accumulation": 2}),
+    "every-loss": Case(
+        lambda material: phase(material, (4,), terms=every_loss), {"evaluations_per_epoch": 1}, {"accumulation": 2}
+    ),
     "whole-batch": Case(
         lambda material: phase(material, (2,), terms=lambda bank: every_loss(bank, None)), {}, {"accumulation": 2}
     ),
     "stages": Case(stages, {"weight_decay": 0.3}, {"accumulation": 2}),
 }
+
+
+def losses(values: Mapping[str, float]) -> dict[str, float]:
+    """What is logged of the whole batch; what terms observe is of one part of it."""
+    return {key: value for key, value in values.items() if key.startswith("loss") or key == "gradient-norm"}
 
 
 def trained(case: Case, material: Material, folder: Path, cut: bool) -> tuple[int, dict[str, Any]]:
@@ -64,7 +71,7 @@ def trained(case: Case, material: Material, folder: Path, cut: bool) -> tuple[in
     result = {
         "weights": weights(made),
         "score": score,
-        "figures": [dict(event.values) for event in told.of(Logged)],
+        "losses": [losses(event.values) for event in told.of(Logged)],
         "steps": [event.step for event in told.of(Logged)],
         "evaluated": [event.step for event in told.of(Evaluated)],
         "notes": [note.text for note in told.of(Note)],

@@ -27,17 +27,18 @@ def softmax(logits: Array) -> Array:
 
 def divergence(name: str, p: Array, q: Array) -> float:
     """Of the student's probabilities q [C] from the teacher's p [C]."""
+    classes: list[tuple[float, float]] = list(zip(p.tolist(), q.tolist(), strict=True))
     if name == "cross-entropy":
-        return float(-sum(a * math.log(b) for a, b in zip(p, q, strict=True)))
+        return -sum(a * math.log(b) for a, b in classes)
     if name == "kl":
-        return float(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0))
+        return sum(a * math.log(a / b) for a, b in classes if a > 0)
     if name == "reverse-kl":
         return divergence("kl", q, p)
     if name == "js":
         middle = (p + q) / 2
         return (divergence("kl", p, middle) + divergence("kl", q, middle)) / 2
     assert name == "tv"
-    return float(sum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2)
+    return sum(abs(a - b) for a, b in classes) / 2
 
 
 def reduced(values: Mapping[str, Sequence[float]], layers: str = "sum", teachers: str = "mean") -> Array:
@@ -237,11 +238,11 @@ def pulled_attention(attention: Array, runs: Sequence[range]) -> Array:
     A query's attention is the mean over its run; what a teacher token is given is shared evenly by the student tokens that it
     overlaps; what goes to tokens that none overlaps is lost, and the rest is scaled to sum to 1.
     """
-    moved = np.zeros((len(runs), len(runs)))
+    moved, cells = np.zeros((len(runs), len(runs))), attention.tolist()
+    sharers = [sum(place in run for run in runs) for place in range(len(cells))]
     for query, own in enumerate(runs):
         for key, run in enumerate(runs):
-            for here, there in itertools.product(own, run):
-                moved[query, key] += attention[here, there] / len(own) / sum(there in other for other in runs)
+            moved[query, key] = sum(cells[here][there] / sharers[there] for here in own for there in run) / len(own)
         moved[query] /= moved[query].sum()
     return moved
 
@@ -354,7 +355,7 @@ def relation(states: Array, heads: int | None) -> list[Array]:
         whole = np.concatenate(list(states), axis=-1)  # [L, D]
         width = whole.shape[-1] // heads
         parts = [whole[:, head * width : (head + 1) * width] for head in range(heads)]
-    return [np.array([softmax(np.array([x @ y for y in part]) / math.sqrt(part.shape[-1])) for x in part]) for part in parts]
+    return [np.array([softmax(row) for row in part @ part.T / math.sqrt(part.shape[-1])]) for part in parts]
 
 
 def relation_kl(

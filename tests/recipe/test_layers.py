@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from fractions import Fraction
 from math import floor
+from typing import get_args
 
 import pytest
 from hypothesis import assume, given, settings
@@ -13,7 +14,10 @@ from hypothesis import strategies as st
 from kdcli.recipe.layers import LayerMapError, named_map, resolve
 from kdcli.recipe.schema import NamedLayerMap
 
-NAMES: list[NamedLayerMap] = ["uniform", "first", "last"]
+NAMES: tuple[NamedLayerMap, ...] = get_args(NamedLayerMap)
+ONE_TO_ONE: list[NamedLayerMap] = ["uniform", "first", "last"]
+WITHOUT_THE_TOP: list[NamedLayerMap] = ["skip", "last-intermediate"]
+OF_ANY_DEPTH: list[NamedLayerMap] = ["middle", "top", "embeddings"]
 depths = st.tuples(st.integers(1, 48), st.integers(1, 48)).map(sorted)
 quick = settings(deadline=None, database=None, max_examples=150)
 
@@ -30,6 +34,23 @@ quick = settings(deadline=None, database=None, max_examples=150)
         ("first", 3, 12, {1: 1, 2: 2, 3: 3}),
         ("last", 3, 12, {1: 10, 2: 11, 3: 12}),
         ("last", 4, 4, {1: 1, 2: 2, 3: 3, 4: 4}),
+        ("last", 1, 24, {1: 24}),
+        ("skip", 6, 12, {1: 2, 2: 4, 3: 6, 4: 8, 5: 10}),  # Patient KD's PKD-Skip
+        ("skip", 4, 6, {1: 2, 2: 3, 3: 5}),
+        ("skip", 2, 24, {1: 12}),
+        ("last-intermediate", 6, 12, {1: 7, 2: 8, 3: 9, 4: 10, 5: 11}),  # Patient KD's PKD-Last
+        ("last-intermediate", 4, 6, {1: 3, 2: 4, 3: 5}),
+        ("last-intermediate", 2, 2, {1: 1}),
+        ("middle", 6, 12, {3: 6}),
+        ("middle", 5, 7, {2: 3}),
+        ("middle", 1, 1, {1: 1}),
+        ("middle", 1, 12, {1: 6}),
+        ("middle", 12, 4, {6: 2}),
+        ("top", 4, 12, {4: 12}),
+        ("top", 1, 1, {1: 1}),
+        ("top", 12, 4, {12: 4}),
+        ("embeddings", 4, 12, {0: 0}),
+        ("embeddings", 12, 4, {0: 0}),
     ],
 )
 def test_named_map_is_what_a_hand_computes(name: NamedLayerMap, student: int, teacher: int, pairs: dict[int, int]) -> None:
@@ -37,9 +58,13 @@ def test_named_map_is_what_a_hand_computes(name: NamedLayerMap, student: int, te
     assert resolve(name, student, teacher) == pairs
 
 
+def test_every_name_is_worked_out_by_hand() -> None:
+    assert set(NAMES) == {*ONE_TO_ONE, *WITHOUT_THE_TOP, *OF_ANY_DEPTH}
+
+
 @quick
-@given(sizes=depths, name=st.sampled_from(NAMES))
-def test_named_map_has_every_student_layer_and_rises_within_the_teacher(sizes: list[int], name: NamedLayerMap) -> None:
+@given(sizes=depths, name=st.sampled_from(ONE_TO_ONE))
+def test_one_to_one_map_has_every_student_layer_and_rises_within_the_teacher(sizes: list[int], name: NamedLayerMap) -> None:
     student, teacher = sizes
     pairs = named_map(name, student, teacher)
     assert list(pairs) == list(range(1, student + 1))
@@ -65,7 +90,36 @@ def test_uniform_is_the_nearest_layer_in_exact_arithmetic(sizes: list[int]) -> N
         assert layer == floor(Fraction(row * teacher, student) + Fraction(1, 2))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@quick
+@given(sizes=depths)
+def test_maps_without_the_top_are_those_with_it_less_the_top_and_one_lower(sizes: list[int]) -> None:
+    student, teacher = sizes
+    assume(student > 1)
+    whole = named_map("uniform", student, teacher)
+    assert named_map("skip", student, teacher) == {row: whole[row] for row in range(1, student)}
+    last = named_map("last-intermediate", student, teacher)
+    assert list(last) == list(range(1, student))
+    assert list(last.values()) == list(range(teacher - student + 1, teacher))
+
+
+@quick
+@given(student=st.integers(1, 48), teacher=st.integers(1, 48), name=st.sampled_from(OF_ANY_DEPTH))
+def test_maps_of_one_pair_fit_every_depth(student: int, teacher: int, name: NamedLayerMap) -> None:
+    ((row, layer),) = named_map(name, student, teacher).items()
+    assert 0 <= row <= student
+    assert 0 <= layer <= teacher
+    assert (row == 0) == (layer == 0) == (name == "embeddings")
+
+
+@pytest.mark.parametrize("name", WITHOUT_THE_TOP)
+def test_student_of_one_layer_has_nothing_without_its_top(name: NamedLayerMap) -> None:
+    with pytest.raises(LayerMapError, match="the student has no other") as caught:
+        named_map(name, 1, 12)
+    assert "two layers or more" in caught.value.expected
+    assert caught.value.remedy == "layers: uniform"
+
+
+@pytest.mark.parametrize("name", ONE_TO_ONE + WITHOUT_THE_TOP)
 def test_student_deeper_than_the_teacher_has_no_named_map(name: NamedLayerMap) -> None:
     with pytest.raises(LayerMapError, match="at least as deep as the student") as caught:
         named_map(name, 7, 6)
@@ -109,3 +163,12 @@ def test_refusal_for_a_student_deeper_than_the_teacher_offers_no_named_map() -> 
 
 def test_deeper_student_may_have_an_explicit_map() -> None:
     assert resolve({4: 2, 0: 0}, 4, 2) == {0: 0, 4: 2}
+
+
+def test_many_student_layers_may_have_one_teacher_layer_in_any_order() -> None:
+    assert resolve({3: 5, 1: 5, 2: 1}, 4, 12) == {1: 5, 2: 1, 3: 5}
+
+
+def test_embeddings_may_meet_a_block_on_either_side() -> None:
+    assert resolve({0: 3}, 4, 12) == {0: 3}
+    assert resolve({2: 0}, 4, 12) == {2: 0}
