@@ -65,11 +65,6 @@ def one_by_one(bank: Projections) -> list[Term]:
     return [term for term in every_loss(bank) if not isinstance(term, RelationalTerm)]
 
 
-def in_pairs(bank: Projections) -> list[Term]:
-    """Every loss, and the relations between two samples at a time."""
-    return every_loss(bank, group=2)
-
-
 def whole_batch(bank: Projections) -> list[Term]:
     """Every loss, and the relations between all samples of a batch."""
     return every_loss(bank, group=None)
@@ -82,7 +77,7 @@ Uncut = dict[Terms, Result]
 def uncut(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Uncut:
     """What comes out of whole batches of eight."""
     folder = tmp_path_factory.mktemp("uncut")
-    kinds: list[Terms] = [every_loss, in_pairs, one_by_one, whole_batch]
+    kinds: list[Terms] = [every_loss, one_by_one, whole_batch]
     return {terms: run(material, folder / str(row), terms) for row, terms in enumerate(kinds)}
 
 
@@ -91,7 +86,6 @@ def uncut(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Uncut
     [
         (every_loss, 2, [3, 5]),
         (every_loss, 8, [3, 3, 2]),
-        (in_pairs, 4, [2] * 4),
         (one_by_one, 4, [2] * 4),
         (one_by_one, 8, [1] * 8),
     ],

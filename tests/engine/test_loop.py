@@ -11,13 +11,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdcli.engine.events import CheckpointWritten, Evaluated, Event, Logged, PhaseDone, PhaseStarted, StepDone
+from kdcli.data.batching import Batch
+from kdcli.engine.events import CheckpointWritten, Evaluated, Event, Logged, Note, PhaseDone, PhaseStarted, StepDone
 from kdcli.engine.inference import predict
 from kdcli.engine.loop import Scores
+from kdcli.engine.objective import ParameterKind
+from kdcli.losses.labels import HardLabelsTerm, SoftLabelsTerm
+from kdcli.losses.term import Outputs
 from kdcli.models.student import STUDENT
 from tests.engine.by_hand import CLIP, DECAY, plainly_trained
 from tests.engine.phases import (
+    PER_EPOCH,
+    RATES,
     Material,
+    Part,
     Told,
     checkpoint_weights,
     dev_scores,
@@ -123,6 +130,54 @@ def test_logged_values_hold_every_term_their_sum_and_what_they_observed(material
         assert event.values["gradient-norm"] > 0
         assert {"soft-labels/weight-mean/bert", "hidden-mse/projected-std/roberta-2"} <= event.values.keys()
     assert [event.values["learning-rate"] for event in told.of(Logged)] == pytest.approx([2.5e-4, 5e-4, 5e-4, 2.5e-4])
+
+
+def test_a_long_stage_is_logged_fifty_times_with_the_mean_since_the_last_time(material: Material, tmp_path: Path) -> None:
+    """A hundred steps, at rates at which nothing moves: the losses of an epoch, two by two."""
+    still: Mapping[ParameterKind, float] = dict.fromkeys(RATES, 1e-12)
+    logged = []
+    for name, steps in {"short": PER_EPOCH, "long": 100}.items():
+        told = Told()
+        made = phase(material, [Part(steps, labels_alone, still)], teachers=False)
+        trainer(tmp_path / name, told, evaluations_per_epoch=1, warmup=0.0).run(made)
+        logged.append(told.of(Logged))
+    short, long = logged
+    assert [event.step for event in long] == list(range(2, 101, 2))
+    losses = [event.values["loss"] for event in short]
+    assert [event.values["loss"] for event in long[:3]] == pytest.approx([np.mean(losses[row : row + 2]) for row in (0, 2, 4)])
+
+
+class Talkative(HardLabelsTerm):
+    """Has something to say of everything that it observes: by turns one of two things."""
+
+    said = 0
+
+    def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
+        self.observed["figure"] = torch.ones(())
+        return super().forward(batch, outputs)
+
+    def remark(self, observed: Mapping[str, float]) -> str:
+        self.said += 1
+        return f"{self.name} is {'odd' if self.said % 2 else 'even'} and {observed['figure']:g}"
+
+
+def test_each_remark_of_a_term_is_told_once_as_a_warning(material: Material, tmp_path: Path) -> None:
+    told = Told()
+    terms = [Talkative(name="one"), Talkative(name="two")]
+    trainer(tmp_path, told).run(phase(material, (6,), terms=lambda _: [*terms], teachers=False))
+    assert [term.said for term in terms] == [6, 6]
+    said = ["one is odd and 1", "two is odd and 1", "one is even and 1", "two is even and 1"]
+    assert told.of(Note) == [Note(text, warning=True) for text in said]
+
+
+def test_a_weighting_that_says_nothing_is_told_once(material: Material, tmp_path: Path) -> None:
+    """A teacher that is alone agrees with itself everywhere."""
+    told = Told()
+    made = phase(material, (8,), terms=lambda _: [SoftLabelsTerm(["bert"], weighting="agreement")])
+    trainer(tmp_path, told).run(made)
+    (note,) = told.of(Note)
+    assert note.warning
+    assert "soft-labels: weighting by agreement says nothing here" in note.text
 
 
 def test_the_dev_scores_are_those_of_the_student_in_evaluation_mode(material: Material, tmp_path: Path) -> None:

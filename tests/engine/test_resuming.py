@@ -96,7 +96,7 @@ def test_a_run_that_was_ended_at_once_goes_on_from_its_last_checkpoint(
 
 def test_a_wish_to_stop_is_answered_at_once_and_met_after_the_step(material: Material, tmp_path: Path) -> None:
     told = stopping_at(2)
-    with pytest.raises(InterruptedRunError):
+    with pytest.raises(InterruptedRunError, match="stopped at step 2 of 4"):
         trainer(tmp_path, told).run(phase(material, (4,), terms=labels_alone, teachers=False))
     (note,) = told.of(Note)
     assert note.warning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -64,6 +65,10 @@ def allowed(model: Any, layer: int, given: dict[str, Tensor]) -> Tensor:
     return real & near if slides(model, layer) else real.expand(-1, -1, real.shape[-1], -1)
 
 
+def assert_same_rows(found: Tensor, expected: Tensor, given: dict[str, Tensor]) -> None:
+    assert_close(real_rows(found, given), real_rows(expected, given), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("padding", ["padded", "of one length", "without a mask"])
 @pytest.mark.parametrize("name", NAMES)
 def test_captured_attention_is_the_eager_attention_of_transformers(name: str, padding: str) -> None:
@@ -77,7 +82,7 @@ def test_captured_attention_is_the_eager_attention_of_transformers(name: str, pa
     for layer in ALL:
         assert found[layer].shape == (3, HEADS, 9, 9)
         assert expected[layer - 1][0].max() > 2 / 9, "so even that a wrong attention would look alike"
-        assert_close(real_rows(found[layer].exp(), given), real_rows(expected[layer - 1], given), rtol=0, atol=1e-5)
+        assert_same_rows(found[layer].exp(), expected[layer - 1], given)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,7 +92,7 @@ def test_attention_of_one_layer_is_the_same_whichever_others_are_asked(name: str
     for layer in ALL:
         alone = shown(model, Wanted.of("attention", [layer]), given)["attention"]
         assert sorted(alone) == [layer]
-        assert_close(real_rows(alone[layer].exp(), given), real_rows(everything[layer].exp(), given), rtol=0, atol=1e-5)
+        assert_same_rows(alone[layer].exp(), everything[layer].exp(), given)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,9 +115,8 @@ def test_softmax_of_the_masked_scores_is_the_attention(name: str) -> None:
     expected = eager_attention(model, given)
     for layer in ALL:
         masked = found["scores"][layer].masked_fill(~allowed(model, layer, given), -torch.inf)
-        attention = real_rows(masked.softmax(-1), given)
-        assert_close(attention, real_rows(expected[layer - 1], given), rtol=0, atol=1e-5)
-        assert_close(attention, real_rows(found["attention"][layer].exp(), given), rtol=0, atol=1e-5)
+        assert_same_rows(masked.softmax(-1), expected[layer - 1], given)
+        assert_same_rows(masked.softmax(-1), found["attention"][layer].exp(), given)
 
 
 @pytest.mark.parametrize("name", WITH_SCORES)
@@ -139,11 +143,9 @@ def test_queries_keys_and_values_are_the_projections_of_the_layer_below(name: st
     for layer in ALL:
         block = blocks(model)[0 if name == "albert" else layer - 1]
         for kind in PROJECTED:
-            with torch.no_grad():
-                by_hand = (
-                    projection(name, kind, block)(found["hidden"][layer - 1]).view(3, 9, HEADS, WIDTH // HEADS).transpose(1, 2)
-                )
-            assert_close(found[kind][layer], by_hand)
+            linear = projection(name, kind, block)
+            by_hand = found["hidden"][layer - 1] @ linear.weight.detach().T + linear.bias.detach()
+            assert_close(found[kind][layer], by_hand.view(3, 9, HEADS, WIDTH // HEADS).transpose(1, 2), rtol=1e-5, atol=1e-5)
 
 
 def test_queries_and_keys_of_modernbert_are_rotated_projections() -> None:
@@ -196,13 +198,11 @@ def test_a_shared_block_counts_once_for_each_of_its_uses(groups: int) -> None:
     found = shown(model, every(KINDS, ALL), given)
     expected = eager_attention(model, given)
     for layer in ALL:
-        assert_close(
-            real_rows(found["attention"][layer].exp(), given), real_rows(expected[layer - 1], given), rtol=0, atol=1e-5
-        )
+        assert_same_rows(found["attention"][layer].exp(), expected[layer - 1], given)
     for kind in KINDS:
         assert sorted(found[kind]) == list(ALL)
         tensors = [found[kind][layer] for layer in ALL]
-        assert not any(torch.equal(one, other) for one, other in zip(tensors, tensors[1:], strict=False))
+        assert not any(torch.equal(one, other) for one, other in pairwise(tensors))
 
 
 @pytest.mark.parametrize("name", ["bert", "modernbert"])

@@ -19,13 +19,13 @@ from transformers import (
     pipeline,
 )
 
-from kdcli.data.batching import Samples
+from kdcli.data.batching import Batch, Samples
 from kdcli.data.task import Split
 from kdcli.data.tokens import tokenise
-from kdcli.engine.inference import predict
 from kdcli.errors import RequestError
-from kdcli.models.capture import blocks
+from kdcli.models.capture import blocks, captured, serves
 from kdcli.models.loading import load_classifier, load_tokenizer
+from kdcli.models.output import KINDS, Wanted
 from kdcli.models.student import (
     STUDENT,
     BuiltStudent,
@@ -37,7 +37,7 @@ from kdcli.models.student import (
     save_student,
     student_config,
 )
-from tests.models.architectures import NAMES, VOCABULARY, checkpoint, encoder, inputs
+from tests.models.architectures import NAMES, VOCABULARY, checkpoint, encoder, every, inputs
 
 LABELS = ("bad", "fair", "good")
 
@@ -200,15 +200,66 @@ def test_what_the_checkpoint_lacks_comes_from_the_seed(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def batch_of(given: dict[str, torch.Tensor]) -> Batch:
+    return Batch(torch.arange(len(given["input_ids"])), None, {STUDENT: given}, {})
+
+
 def test_the_learner_answers_as_the_model_does_with_the_asked_layers(tmp_path: Path) -> None:
     student = built(checkpoint("bert", tmp_path), [1, 2])
     model: Any = student.model.eval()
-    learner = StudentLearner(model, [0, 2], student.fresh)
-    answer = learner.answer(inputs())
+    answer = StudentLearner(model).answer(inputs(), Wanted.of("hidden", [0, 2]))
     expected = model(**inputs(), output_hidden_states=True)
     assert torch.equal(answer.logits, expected.logits)
     assert sorted(answer.hidden) == [0, 2]
     assert torch.equal(answer.hidden[2], expected.hidden_states[2])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_learner_shows_what_is_wanted_of_the_student_and_nothing_else(name: str, tmp_path: Path) -> None:
+    model: Any = built(checkpoint(name, tmp_path), [1, 2]).model.eval()
+    served = serves(model.config)
+    needs = {STUDENT: every(served, [2]), "teacher": Wanted.of("hidden", [1])}
+    answers = StudentLearner(model)(batch_of(inputs()), needs)
+    with captured(model, needs[STUDENT]) as expected:
+        model(**inputs())
+    assert sorted(answers) == [STUDENT]
+    for kind in KINDS:
+        shown = getattr(answers[STUDENT], kind)
+        assert sorted(shown) == ([2] if kind in served else []), kind
+        assert all(torch.equal(tensor, expected[kind][layer]) for layer, tensor in shown.items())
+
+
+@pytest.mark.parametrize("needs", [None, {}, {"teacher": Wanted.of("attention", [1])}])
+def test_a_student_of_which_nothing_is_wanted_shows_nothing(needs: dict[str, Wanted] | None, tmp_path: Path) -> None:
+    model: Any = built(checkpoint("bert", tmp_path), [1, 2]).model.eval()
+    answer = StudentLearner(model)(batch_of(inputs()), needs)[STUDENT]
+    assert torch.equal(answer.logits, model(**inputs()).logits)
+    assert not any(getattr(answer, kind) for kind in KINDS)
+
+
+def test_an_answer_keeps_its_insides_when_the_next_one_is_given(tmp_path: Path) -> None:
+    learner = StudentLearner(built(checkpoint("bert", tmp_path), [1, 2]).model.eval())
+    wanted = every(["hidden", "attention"], [1])
+    first = learner.answer(inputs(1), wanted)
+    before = first.hidden[1].clone(), first.attention[1].clone()
+    second = learner.answer(inputs(2), wanted)
+    assert torch.equal(first.hidden[1], before[0])
+    assert torch.equal(first.attention[1], before[1])
+    assert not torch.equal(second.attention[1], first.attention[1])
+
+
+def test_the_student_learns_from_its_own_attention(tmp_path: Path) -> None:
+    learner = StudentLearner(built(checkpoint("bert", tmp_path), [1, 2]).model)
+    answer = learner.answer(inputs(), Wanted.of("attention", [1]))
+    answer.attention[1][:, :, :3, :3].square().sum().backward()  # type: ignore[no-untyped-call]
+    learnt = {key for key, weight in learner.named_parameters() if weight.grad is not None}
+    assert "model.bert.encoder.layer.0.attention.self.query.weight" in learnt
+    assert not any("layer.1." in key or "classifier" in key for key in learnt)
+
+
+def test_fresh_parameters_are_named_as_the_learner_names_them(tmp_path: Path) -> None:
+    student = built(checkpoint("bert", tmp_path), [1, 2])
+    learner = StudentLearner(student.model, student.fresh)
     assert set(learner.fresh_parameters()) == {"model.classifier.weight", "model.classifier.bias"}
     assert set(learner.fresh_parameters()) <= {key for key, _ in learner.named_parameters()}
 
@@ -224,7 +275,9 @@ def test_a_saved_student_answers_through_a_pipeline_as_it_does_here(
     read = [*texts[:6], " ".join(texts[:4])]
     view = tokenise(Split(read, None, None, "", ""), tokenizer, 12)
     assert view.lengths.max() == 12
-    logits = predict(StudentLearner(model), Samples(None, {STUDENT: view}, {}, STUDENT), 4, torch.device("cpu"))[STUDENT]
+    batch = Samples(None, {STUDENT: view}, {}, STUDENT).batch(range(len(read)))
+    with torch.no_grad():
+        logits = StudentLearner(model)(batch)[STUDENT].logits.numpy()
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     classify = pipeline("text-classification", model=str(tmp_path), device="cpu")
     answers = [classify(text, truncation=True)[0] for text in read]

@@ -13,10 +13,12 @@ from kdcli.data.batching import Batch, Samples
 from kdcli.data.task import Split
 from kdcli.data.tokens import tokenise
 from kdcli.errors import RequestError
+from kdcli.models.capture import captured, serves
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_encoder, load_tokenizer
+from kdcli.models.output import KINDS, Output, Wanted
 from kdcli.models.teachers import CofinetunedTeachers, Ensemble, Teacher
-from tests.models.architectures import checkpoint, encoder, inputs
+from tests.models.architectures import NAMES, checkpoint, encoder, every, inputs, real_rows
 
 LABELS = ("negative", "positive", "neither")
 WIDTHS = {"bert": 32, "roberta": 48}
@@ -115,34 +117,97 @@ def test_a_bare_encoder_is_refused_as_a_finetuned_teacher(tmp_path: Path) -> Non
 def test_a_teacher_is_frozen(tmp_path: Path) -> None:
     """Dropout is configured, and must not act; no gradient must be asked for or kept."""
     config: Any = BertConfig(vocab_size=60, hidden_size=16, num_attention_heads=2, num_hidden_layers=2, hidden_dropout_prob=0.5)
+    config.attention_probs_dropout_prob = 0.5
     BertForSequenceClassification(config).save_pretrained(tmp_path)
     teacher = Teacher.finetuned("mine", tmp_path, [0, 1])
-    answer = teacher(inputs(), [1])
-    assert torch.equal(answer.logits, teacher(inputs()).logits)
+    answer = teacher(inputs(), every(KINDS, [1]))
+    assert torch.allclose(answer.logits, teacher(inputs()).logits, atol=1e-6)
     assert not answer.logits.requires_grad
-    assert not answer.hidden[1].requires_grad
+    assert not any(getattr(answer, kind)[1].requires_grad for kind in KINDS)
     assert not any(weight.requires_grad for weight in teacher.parameters())
     assert not any(part.training for part in teacher.modules())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_teacher_of_every_family_shows_the_insides_of_its_encoder(name: str, tmp_path: Path) -> None:
+    model = AutoModelForSequenceClassification.from_config(encoder(name).config).eval()
+    model.save_pretrained(tmp_path)
+    served = serves(model.config)
+    wanted = every(served, [1, 3])
+    answer = Teacher.finetuned("mine", tmp_path, [1, 0])(inputs(), wanted)
+    with torch.no_grad(), captured(model, wanted) as expected:
+        logits = model(**inputs()).logits
+    assert torch.equal(answer.logits, logits[:, [1, 0]])
+    for kind in KINDS:
+        shown = getattr(answer, kind)
+        assert sorted(shown) == ([1, 3] if kind in served else []), kind
+        assert all(torch.equal(tensor, expected[kind][layer]) for layer, tensor in shown.items())
+
+
+def test_a_cofinetuned_teacher_shows_the_attention_that_transformers_computes(saved: Path, batch: Batch) -> None:
+    given = batch.views["bert"]
+    teacher = Teacher.cofinetuned("bert", saved / "bert", [0, 1, 2])
+    plain = teacher(given)
+    answer = teacher(given, Wanted.of("attention", [2, 4]))
+    eager = AutoModel.from_pretrained(saved / "bert", attn_implementation="eager").eval()
+    with torch.no_grad():
+        expected = eager(**given, output_attentions=True).attentions
+    assert torch.allclose(answer.logits, plain.logits, atol=1e-5)
+    assert sorted(answer.attention) == [2, 4]
+    for layer, attention in answer.attention.items():
+        assert torch.allclose(real_rows(attention.exp(), given), real_rows(expected[layer - 1], given), atol=1e-5)
+
+
 def test_the_ensemble_gives_each_teachers_answer_and_asked_layers(saved: Path, batch: Batch) -> None:
     alone = {name: Teacher.cofinetuned(name, saved / name, [0, 1, 2]) for name in WIDTHS}
-    answers = Ensemble(alone.values(), {"bert": [2, 4]})(batch)
+    needs = {"bert": Wanted(hidden=frozenset({2, 4}), attention=frozenset({3})), "roberta": Wanted.of("values", [6])}
+    answers = Ensemble(alone.values())(batch, needs)
+    for name, teacher in alone.items():
+        assert torch.allclose(answers[name].logits, teacher(batch.views[name]).logits, atol=1e-5)
+    assert {kind: sorted(getattr(answers["bert"], kind)) for kind in KINDS if getattr(answers["bert"], kind)} == {
+        "hidden": [2, 4],
+        "attention": [3],
+    }
+    assert {kind: sorted(getattr(answers["roberta"], kind)) for kind in KINDS if getattr(answers["roberta"], kind)} == {
+        "values": [6]
+    }
+    expected = alone["bert"].model(**batch.views["bert"], output_hidden_states=True).hidden_states
+    assert torch.allclose(answers["bert"].hidden[4], expected[4], atol=1e-5)
+
+
+def test_an_ensemble_without_needs_answers_for_all_and_shows_nothing(saved: Path, batch: Batch) -> None:
+    alone = {name: Teacher.cofinetuned(name, saved / name, [0, 1, 2]) for name in WIDTHS}
+    answers = Ensemble(alone.values())(batch)
+    assert list(answers) == list(WIDTHS)
     for name, teacher in alone.items():
         assert torch.equal(answers[name].logits, teacher(batch.views[name]).logits)
-    assert sorted(answers["bert"].hidden) == [2, 4]
-    assert answers["roberta"].hidden == {}
-    expected = alone["bert"].model(**batch.views["bert"], output_hidden_states=True).hidden_states
-    assert torch.equal(answers["bert"].hidden[4], expected[4])
+        assert not any(getattr(answers[name], kind) for kind in KINDS)
+
+
+@pytest.mark.parametrize("named", [[], ["roberta"], ["roberta", "bert"]])
+def test_only_teachers_that_are_named_are_asked(saved: Path, batch: Batch, named: list[str]) -> None:
+    ensemble = Ensemble(Teacher.cofinetuned(name, saved / name, [0, 1, 2]) for name in WIDTHS)
+    asked = []
+    for name, teacher in ensemble.teachers.items():
+        teacher.register_forward_pre_hook(lambda *_, name=name: asked.append(name))
+    answers = ensemble(batch, dict.fromkeys(named, Wanted()))
+    assert sorted(answers) == sorted(asked) == sorted(named)
 
 
 def test_an_ensemble_in_bf16_answers_in_fp32_and_nearly_the_same(saved: Path, batch: Batch) -> None:
-    exact = Ensemble([Teacher.cofinetuned("bert", saved / "bert", [2, 0, 1])], {})(batch)["bert"].logits
-    half = Ensemble([Teacher.cofinetuned("bert", saved / "bert", [2, 0, 1])], {"bert": [1]}, torch.bfloat16)(batch)["bert"]
+    def asked(dtype: torch.dtype) -> Output:
+        ensemble = Ensemble([Teacher.cofinetuned("bert", saved / "bert", [2, 0, 1])], dtype)
+        answer: Output = ensemble(batch, {"bert": every(["hidden", "attention", "keys"], [1])})["bert"]
+        return answer
+
+    exact, half = asked(torch.float32), asked(torch.bfloat16)
     assert half.logits.dtype == torch.float32
-    assert half.hidden[1].dtype == torch.bfloat16
-    assert torch.allclose(half.logits, exact, atol=0.05)
-    assert not torch.equal(half.logits, exact)
+    assert half.hidden[1].dtype == half.keys[1].dtype == torch.bfloat16
+    assert half.attention[1].dtype == torch.float32
+    assert half.attention[1].isfinite().all()
+    assert torch.allclose(half.attention[1].exp(), exact.attention[1].exp(), atol=0.01)
+    assert torch.allclose(half.logits, exact.logits, atol=0.05)
+    assert not torch.equal(half.logits, exact.logits)
 
 
 def test_only_parameters_that_take_part_in_an_answer_are_counted(saved: Path, teachers: CofinetunedTeachers) -> None:

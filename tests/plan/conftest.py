@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from kdcli.data.sources import DataRequest, load_task
 from kdcli.data.task import Task
@@ -26,3 +28,20 @@ def desk(tmp_path: Path, task: Task, tiny_bert: Path, tiny_roberta: Path) -> Des
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     quiet_transformers()
     return Shelf(tmp_path_factory.mktemp("configurations"))
+
+
+@pytest.fixture(scope="session")
+def classifier(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny BERT with a head of its own, its classes in the other order."""
+    from transformers import AutoModelForSequenceClassification
+
+    quiet_transformers()
+    folder = tmp_path_factory.mktemp("classifier") / "bert"
+    shutil.copytree(tiny_bert, folder)
+    names = {0: "POSITIVE", 1: "NEGATIVE"}
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, id2label=names, label2id={name: row for row, name in names.items()}
+    )
+    model.save_pretrained(folder)
+    return folder

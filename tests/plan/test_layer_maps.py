@@ -120,14 +120,22 @@ def test_term_of_some_teachers_has_their_maps_alone(shelf: Shelf) -> None:
     assert list(layers_of(shelf, "hidden-mse, teachers: [roberta, bert]")) == ["bert", "roberta"]
 
 
-@pytest.mark.parametrize("loss", ["soft-labels", "logits-mse", "random-layers", "hard-labels"])
+@pytest.mark.parametrize("loss", ["relational, states: logits", "soft-labels", "logits-mse", "random-layers", "hard-labels"])
 def test_losses_that_compare_no_matched_layers_have_no_map(loss: str, shelf: Shelf) -> None:
     assert layers_of(shelf, loss) == {}
 
 
-@pytest.mark.parametrize("loss", ["soft-labels", "relational", "hidden-mse, layers: top"])
-def test_map_that_no_term_goes_by_need_not_fit(loss: str, shelf: Shelf) -> None:
-    assert layers_of(shelf, loss, layers="{bert: {9: 9}}") == ({} if loss == "soft-labels" else NAMED["top"][2])
+@pytest.mark.parametrize(
+    ("loss", "maps"),
+    [
+        ("soft-labels", {}),
+        ("relational, states: logits", {}),
+        ("relational", NAMED["top"][2]),
+        ("hidden-mse, layers: last", NAMED["last"][2]),
+    ],
+)
+def test_map_that_no_term_goes_by_need_not_fit(loss: str, maps: Maps, shelf: Shelf) -> None:
+    assert layers_of(shelf, loss, layers="{bert: {9: 9}}") == maps
 
 
 def test_deeper_student_may_learn_by_pairs(shelf: Shelf) -> None:

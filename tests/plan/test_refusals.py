@@ -2,652 +2,326 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kdcli.data.sources import DataRequest, load_task
+from kdcli.data.task import Task
 from kdcli.errors import Problem
 from tests.plan.desk import Desk, Shelf
-
-Sizes = tuple[str, int, int, int]
-BERT: dict[str, Sizes] = {"bert": ("bert", 4, 32, 4)}
-ROBERTA: dict[str, Sizes] = {"roberta": ("roberta", 6, 48, 4)}
-BOTH = BERT | ROBERTA
-EIGHT_HEADS: dict[str, Sizes] = {"eight": ("bert", 4, 32, 8)}
-ALBERT: dict[str, Sizes] = {"albert": ("albert", 4, 32, 4)}
+from tests.plan.mistakes import ALL, BERT, BOTH, EIGHT_HEADS, ROBERTA, TERM, Sizes, Wrong, assert_said, other, recipe
 
 
-def other(kind: str) -> dict[str, Sizes]:
-    """A teacher of another architecture, called ``other``."""
-    return {"other": (kind, 4, 32, 4)}
+def models(shelf: Shelf, sizes: Mapping[str, Sizes]) -> dict[str, Path]:
+    return {name: shelf.model(*size) for name, size in sizes.items()}
 
 
-def recipe(
-    term: str = "soft-labels",
-    *,
-    layers: str = "uniform",
-    student: str = "{}",
-    teachers: str = "{}",
-    assistants: str = "[]",
-    training: str = "{}",
-    freeze: str = "[]",
-    until: str = "null",
-    expand: str = "null",
-    hard: float = 0,
-) -> str:
-    """A recipe in which everything stands in a line of its own."""
-    return f"""\
+def said(problems: tuple[Problem, ...]) -> list[str]:
+    """Key path and mistake of each problem."""
+    return [f"{problem.where.partition('  ')[2]}: {problem.what}" for problem in problems]
+
+
+@pytest.mark.parametrize("wrong", ALL, ids=lambda wrong: wrong.about)
+def test_mistake_is_told_once_with_its_place_and_what_to_do(wrong: Wrong, shelf: Shelf) -> None:
+    (problem,) = shelf.refused(wrong.text, teachers=models(shelf, wrong.models), student=wrong.student)
+    assert_said(problem, wrong)
+
+
+@pytest.mark.parametrize("wrong", [wrong for wrong in ALL if wrong.path.startswith(TERM)], ids=lambda wrong: wrong.about)
+def test_mistake_of_a_term_that_is_switched_off_does_no_harm(wrong: Wrong, shelf: Shelf) -> None:
+    text = wrong.text.replace("weight: 0", "weight: 1").replace(f"loss: {wrong.term}", f"loss: {wrong.term}, weight: 0")
+    assert shelf.check(text, teachers=models(shelf, wrong.models), student=wrong.student)
+
+
+@pytest.mark.parametrize("wrong", [wrong for wrong in ALL if wrong.path.startswith(TERM)], ids=lambda wrong: wrong.about)
+def test_mistake_that_a_flag_made_points_to_the_flag(wrong: Wrong, shelf: Shelf) -> None:
+    flag = f"{TERM}={{loss: {wrong.term}}}"
+    text = recipe("hard-labels", **wrong.rest)
+    (problem,) = shelf.refused(text, flag, teachers=models(shelf, wrong.models), student=wrong.student)
+    assert problem.where == f"--set {flag}  {wrong.path}"
+
+
+# What is not a mistake.
+
+
+@pytest.mark.parametrize("kind", ["mpnet", "deberta-v2"])
+@pytest.mark.parametrize("loss", ["attention-kl", "relation-kl", "hidden-mse", "relational", "random-layers"])
+def test_all_but_the_scores_of_eager_architectures_can_be_had(kind: str, loss: str, shelf: Shelf) -> None:
+    assert shelf.check(recipe(loss), teachers=models(shelf, other(kind)))
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "albert", "modernbert"])
+def test_every_loss_can_be_had_of_the_usual_architectures(kind: str, shelf: Shelf) -> None:
+    for loss in ("attention-mse", "attention-kl", "relation-kl", "hidden-cosine", "relational", "random-layers"):
+        assert shelf.check(recipe(loss), teachers=models(shelf, other(kind)))
+
+
+@pytest.mark.parametrize("loss", ["hidden-mse", "hidden-cosine", "relational", "random-layers", "logits-mse", "soft-labels"])
+def test_what_leaves_the_layers_can_be_had_of_every_architecture(loss: str, shelf: Shelf) -> None:
+    assert shelf.check(recipe(loss), teachers=models(shelf, BERT | other("convbert")))
+
+
+@pytest.mark.parametrize(
+    ("term", "sizes"),
+    [
+        ("hidden-mse, projection: null", BERT),
+        ("hidden-mse, teachers: [bert], projection: null", BOTH),
+        ("attention-kl, heads: match", BOTH),
+        ("attention-kl, heads: auto", BERT | EIGHT_HEADS),
+        ("attention-kl, heads: {eight: mean, bert: {1: 4, 4: 1}}", BERT | EIGHT_HEADS),
+        ("relation-kl, relation_heads: null", BOTH),
+        ("relation-kl, relation_heads: 16", BOTH),
+        ("soft-labels, weighting: {bert: 0, roberta: 1}", BOTH),
+        ("soft-labels, teachers: [roberta], weighting: {roberta: 1}", BOTH),
+        ("soft-labels, weighting: confidence", BERT),
+        ("soft-labels, draw: uniform, weighting: inverse-error", BOTH),
+        ("soft-labels, draw: ranked, weighting: {bert: 1, roberta: 2}", BOTH),
+        ("relational, group: 32", BERT),
+        ("relational, distance_weight: 0", BERT),
+        ("hidden-mse, layers: {bert: {0: 0}}", BERT),
+    ],
+)
+def test_borders_of_what_is_right_are_right(term: str, sizes: dict[str, Sizes], shelf: Shelf) -> None:
+    assert shelf.check(recipe(term), teachers=models(shelf, sizes))
+
+
+def test_unlike_heads_are_brought_together_by_their_mean_unless_the_recipe_says_more(shelf: Shelf) -> None:
+    teachers = models(shelf, BERT | EIGHT_HEADS)
+    for written, heads in (
+        ("auto", {"bert": "match", "eight": "mean"}),
+        ("mean", {"bert": "mean", "eight": "mean"}),
+        ("{eight: {1: 8, 2: 7}}", {"bert": "match", "eight": {1: 8, 2: 7}}),
+        ("{bert: mean}", {"bert": "mean", "eight": "mean"}),
+    ):
+        (stage,) = shelf.stages(recipe(f"attention-kl, heads: {written}"), teachers=teachers)
+        assert stage.terms[0].heads == heads
+
+
+@pytest.mark.parametrize(
+    ("student", "written", "heads"),
+    [
+        ("2L", "auto", {"bert": 32, "roberta": 16}),
+        ("2L-36H", "auto", {"bert": 4, "roberta": 12}),
+        ("2L-30H", "auto", {"bert": 2, "roberta": 6}),
+        ("2L", "8", {"bert": 8, "roberta": 8}),
+        ("2L", "null", {"bert": None, "roberta": None}),
+    ],
+)
+def test_relation_heads_are_as_many_as_both_widths_can_be_cut_into(
+    student: str, written: str, heads: dict[str, int | None], shelf: Shelf
+) -> None:
+    (stage,) = shelf.stages(recipe(f"relation-kl, relation_heads: {written}"), student=student)
+    assert stage.terms[0].relation_heads == heads
+
+
+def test_relation_heads_of_wide_models_are_48_as_in_the_paper(shelf: Shelf) -> None:
+    teachers = models(shelf, {"base": ("bert", 4, 768, 12), "large": ("bert", 4, 1024, 16)})
+    (stage,) = shelf.stages(recipe("relation-kl"), teachers=teachers)
+    assert stage.terms[0].relation_heads == {"base": 48, "large": 32}  # 48 does not divide 1,024
+
+
+@pytest.mark.parametrize(
+    ("written", "sides"),
+    [
+        ("auto", {"bert": None, "roberta": "student"}),
+        ("{side: student}", {"bert": "student", "roberta": "student"}),
+        ("{side: teacher}", {"bert": "teacher", "roberta": "teacher"}),
+        ("{share: per-teacher}", {"bert": "student", "roberta": "student"}),
+    ],
+)
+def test_projections_are_where_the_widths_differ_or_where_the_recipe_wants_them(
+    written: str, sides: dict[str, str | None], shelf: Shelf
+) -> None:
+    for loss in ("hidden-mse", "hidden-cosine"):
+        (stage,) = shelf.stages(recipe(f"{loss}, projection: {written}"))
+        assert stage.terms[0].projected == sides
+
+
+# Several mistakes together.
+
+
+def test_mistakes_of_every_kind_come_together_and_each_of_them_once(shelf: Shelf) -> None:
+    text = recipe(
+        "attention-kl, heads: {bert: {9: 1}}, layers: {bert: {1: 0}, roberta: {7: 7}, brt: top}}\n"
+        "      - {loss: attention-mse, teachers: [other, otter]}\n"
+        "      - {loss: soft-labels, weighting: {bert: 1}}\n"
+        "      - {loss: hidden-mse, projection: null}\n"
+        "      - {loss: relational, group: 99",
+        layers="{brt: top}",
+        student="{init: {from: brt}}",
+        teachers="{labels: {brt: [a]}}",
+        training="{max_length: 120}",
+        freeze="[9]",
+        until="{loss: soft, below: 1}",
+    )
+    text += "  - name: two\n    expand: stacked\n    objective: [{loss: hard-labels}]\n"
+    found = shelf.refused(text, teachers=models(shelf, BOTH | other("mpnet")))
+    objective = "stages.0.objective"
+    assert sorted(said(found)) == sorted(
+        [
+            "layers.brt: there is no teacher 'brt'",
+            "student.init.from: there is no teacher 'brt'",
+            "teachers.labels.brt: there is no teacher 'brt'",
+            f"{objective}.1.layers.brt: there is no teacher 'brt'",
+            f"{objective}.1.layers.bert: layer 0 is the embeddings, which have no attention for attention-kl",
+            f"{objective}.1.layers.roberta: student layer 7 does not exist",
+            f"{objective}.1.heads.bert: student head 9 does not exist",
+            f"{objective}.2.teachers: there is no teacher 'otter'",
+            f"{objective}.2.loss: attention-mse cannot be served by mpnet (teacher other)",
+            f"{objective}.3.weighting: has no weight for every teacher",
+            f"{objective}.4.projection: the widths differ, so a projection is needed",
+            f"{objective}.5.group: is larger than the batch",
+            "stages.0.freeze: student layer 9 does not exist",
+            "stages.0.until.loss: stage one has no loss 'soft'",
+            "stages.1.expand: there is no loss on layers in this stage to be expanded",
+        ]
+    )
+
+
+TWO_STAGES = """\
 name: mine
-layers: {layers}
-student: {student}
-teachers: {teachers}
-assistants: {assistants}
-training: {training}
+layers: {bert: {1: 9}}
 stages:
-  - name: one
-    freeze: {freeze}
-    until: {until}
-    expand: {expand}
-    objective:
-      - {{loss: hard-labels, weight: {hard}}}
-      - {{loss: {term}}}
+  - {name: one, objective: [{loss: hidden-mse}]}
+  - {name: two, objective: [{loss: hidden-mse}, {loss: hidden-cosine}]}
 """
 
 
-LINES = {
-    "layers": 2,
-    "student": 3,
-    "teachers": 4,
-    "assistants": 5,
-    "training": 6,
-    "stages.0.freeze": 9,
-    "stages.0.until": 10,
-    "stages.0.expand": 11,
-    "stages.0.objective": 12,
-    "stages.0.objective.1": 14,
-}
-TERM = "stages.0.objective.1"
+def test_mistake_that_several_terms_and_stages_meet_is_told_once_and_has_no_followers(shelf: Shelf) -> None:
+    assert said(shelf.refused(TWO_STAGES, teachers=shelf.one())) == ["layers.bert: teacher layer 9 does not exist"]
 
 
-def line_of(path: str) -> int:
-    """The line of the block that a key path leads into."""
-    parts = path.split(".")
-    return next(LINES[".".join(parts[:length])] for length in range(len(parts), 0, -1) if ".".join(parts[:length]) in LINES)
+def test_map_that_cannot_be_resolved_is_not_also_told_as_a_missing_one(shelf: Shelf) -> None:
+    found = shelf.refused(TWO_STAGES, "stages.0.expand=stacked", "stages.1.expand=stacked", teachers=shelf.one())
+    assert said(found) == ["layers.bert: teacher layer 9 does not exist"]
 
 
-@dataclass(frozen=True)
-class Wrong:
-    """A recipe with one mistake, and what is said of it (parts of the texts; an empty one must be empty)."""
-
-    about: str
-    path: str
-    what: str
-    expected: str = ""
-    found: str = ""
-    remedy: str = ""
-    term: str = "soft-labels"
-    rest: dict[str, Any] = field(default_factory=dict)
-    models: dict[str, Sizes] = field(default_factory=lambda: BOTH)
-    student: str = "2L"
-
-    @property
-    def text(self) -> str:
-        return recipe(self.term, **self.rest)
+def test_unknown_teacher_is_not_also_told_as_too_few_teachers(shelf: Shelf) -> None:
+    found = shelf.refused(recipe("soft-labels, teachers: [brt, roberta], draw: uniform"))
+    assert said(found) == [f"{TERM}.teachers: there is no teacher 'brt'"]
 
 
-def assert_said(problem: Problem, wrong: Wrong, origin: str = "mine.yaml") -> None:
-    """The problem is the one that was foreseen, at its line and key path."""
-    assert problem.where == f"{origin}:{line_of(wrong.path)}  {wrong.path}"
-    for said, part in (
-        (problem.what, wrong.what),
-        (problem.expected, wrong.expected),
-        (problem.found, wrong.found),
-        (problem.remedy, wrong.remedy),
-    ):
-        assert part in said if part else not said
+def test_map_that_fits_no_teacher_because_of_the_student_is_told_once(shelf: Shelf) -> None:
+    assert len(shelf.refused(recipe("hidden-mse, layers: skip"), student="1L")) == 1
 
 
-LAYER_MAPS = [
-    Wrong(
-        "missing teacher layer",
-        "layers.bert",
-        "teacher layer 9 does not exist",
-        "0..4 (the teacher has 4 layers; 0 is the embeddings); teacher bert is ",
-        "{1: 9} for a student of 2 layers",
-        "layers: uniform   → {1: 2, 2: 4}",
-        term="hidden-mse",
-        rest={"layers": "{bert: {1: 9}}"},
-    ),
-    Wrong(
-        "missing student layer",
-        "layers.roberta",
-        "student layer 3 does not exist",
-        "0..2 (the student has 2 layers; 0 is the embeddings); teacher roberta is ",
-        "{1: 1, 3: 4} for a student of 2 layers",
-        "layers: uniform   → {1: 3, 2: 6}",
-        term="attention-kl",
-        rest={"layers": "{roberta: {1: 1, 3: 4}}"},
-    ),
-    Wrong(
-        "missing layer in the term's own map",
-        f"{TERM}.layers.roberta",
-        "teacher layer 7 does not exist",
-        "0..6 ",
-        "{2: 7} for a student of 2 layers",
-        "layers: uniform   → {1: 3, 2: 6}",
-        term="relational, layers: {roberta: {2: 7}, bert: top}",
-        rest={"layers": "last"},
-    ),
-    Wrong(
-        "map by name for a deeper student",
-        "layers",
-        "layer map 'last' needs a teacher at least as deep as the student",
-        "at most 4 student layers (the teacher has 4), or an explicit map; teacher bert is ",
-        "last for a student of 5 layers",
-        "--student 4L, or an explicit map",
-        term="hidden-mse",
-        rest={"layers": "last", "student": "{init: {from: roberta}}"},
-        student="5L",
-    ),
-    Wrong(
-        "map by name of one teacher for a deeper student",
-        f"{TERM}.layers.bert",
-        "layer map 'uniform' needs a teacher at least as deep as the student",
-        "at most 4 student layers",
-        "uniform for a student of 6 layers",
-        "--student 4L, or an explicit map",
-        term="hidden-mse, layers: {bert: uniform, roberta: top}",
-        rest={"student": "{init: {from: roberta}}"},
-        student="6L",
-    ),
-    Wrong(
-        "nothing below the top",
-        "layers",
-        "layer map 'skip' leaves the top layer out, and the student has no other",
-        "a student of two layers or more, or another map",
-        "skip for a student of 1 layer",
-        "layers: uniform",
-        term="hidden-mse",
-        rest={"layers": "skip"},
-        models=BERT,
-        student="1L",
-    ),
-    Wrong(
-        "nothing below the top in the term's own map",
-        f"{TERM}.layers",
-        "layer map 'last-intermediate' leaves the top layer out, and the student has no other",
-        "a student of two layers or more, or another map",
-        "last-intermediate for a student of 1 layer",
-        "layers: uniform",
-        term="hidden-cosine, layers: last-intermediate",
-        models=BERT,
-        student="1L",
-    ),
-    *(
-        Wrong(
-            f"{loss} on embeddings, {layers}",
-            f"{TERM}.layers{'.bert' if '{' in layers else ''}",
-            f"layer 0 is the embeddings, which have no attention for {loss}",
-            "layers from 1",
-            found,
-            term=f"{loss}, layers: {layers}",
-            models=BERT,
-        )
-        for loss in ("attention-kl", "attention-mse", "relation-kl")
-        for layers, found in (
-            ("embeddings", "{0: 0}"),
-            ("{bert: {1: 0}}", "{1: 0}"),
-            ("{bert: {2: 4, 0: 1}}", "{0: 1, 2: 4}"),
-        )
-    ),
-]
+def test_mistake_in_a_map_of_several_lines_is_told_at_the_line_of_its_teacher(shelf: Shelf) -> None:
+    text = "name: mine\nlayers:\n  roberta: top\n  bert: {1: 9}\nstages:\n  - {name: one, objective: [{loss: hidden-mse}]}\n"
+    for flags in ([], ["student.init.layers=matched"]):
+        assert [problem.where for problem in shelf.refused(text, *flags)] == ["mine.yaml:4  layers.bert"]
 
-ARCHITECTURES = [
-    *(
-        Wrong(
-            f"attention-mse, {kind} teaches",
-            f"{TERM}.loss",
-            f"attention-mse cannot be served by {kind} (teacher other)",
-            "scores",
-            f"{kind} shows attention, hidden, keys, queries, values",
-            "loss: attention-kl",
-            term="attention-mse",
-            models=BERT | other(kind),
-        )
-        for kind in ("mpnet", "deberta-v2")
-    ),
-    *(
-        Wrong(
-            f"attention-mse, {kind} learns",
-            f"{TERM}.loss",
-            f"attention-mse cannot be served by {kind} (the student)",
-            "scores",
-            f"{kind} shows attention, hidden, keys, queries, values",
-            "loss: attention-kl",
-            term="attention-mse, teachers: [bert]",
-            rest={"student": "{init: {from: other}}"},
-            models=BERT | other(kind),
-        )
-        for kind in ("mpnet", "deberta-v2")
-    ),
-    *(
-        Wrong(
-            f"{loss}, convbert {does}",
-            f"{TERM}.loss",
-            f"{loss} cannot be served by convbert ({side})",
-            shown,
-            "convbert shows hidden",
-            "loss: hidden-mse",
-            term=f"{loss}{more}",
-            rest={"student": f"{{init: {{from: {source}}}}}"},
-            models=BERT | other("convbert"),
-        )
-        for loss, shown in (
-            ("attention-kl", "its attention's"),
-            ("attention-mse", "its attention's scores"),
-            ("relation-kl", "its attention's keys, its attention's queries, its attention's values"),
-            ("relation-kl, relations: [values]", "its attention's values"),
-        )
-        for does, side, more, source in (
-            ("teaches", "teacher other", "", "bert"),
-            ("learns", "the student", ", teachers: [bert]", "other"),
-        )
-        if not (loss.endswith("]") and does == "learns")
-    ),
-]
 
-WIDTHS_AND_HEADS = [
-    *(
-        Wrong(
-            f"{loss} without a projection",
-            f"{TERM}.projection",
-            "the widths differ, so a projection is needed",
-            "32 on both sides",
-            "roberta 48",
-            "projection: auto",
-            term=f"{loss}, projection: null",
-        )
-        for loss in ("hidden-mse", "hidden-cosine")
-    ),
-    *(
-        Wrong(
-            f"{loss} with unlike heads",
-            f"{TERM}.heads",
-            "the numbers of heads differ, so that they cannot be matched (teacher eight)",
-            "4 heads, as the student has",
-            "8",
-            "heads: mean, or a map such as {eight: {1: 1}}",
-            term=f"{loss}, heads: match",
-            models=BERT | EIGHT_HEADS,
-        )
-        for loss in ("attention-kl", "attention-mse")
-    ),
-    Wrong(
-        "unlike heads of one teacher",
-        f"{TERM}.heads.eight",
-        "the numbers of heads differ, so that they cannot be matched (teacher eight)",
-        "4 heads, as the student has",
-        "8",
-        "heads: mean",
-        term="attention-kl, heads: {bert: match, eight: match}",
-        models=BERT | EIGHT_HEADS,
-    ),
-    Wrong(
-        "missing student head",
-        f"{TERM}.heads.bert",
-        "student head 5 does not exist",
-        "1..4",
-        term="attention-kl, heads: {bert: {1: 1, 5: 2}}",
-    ),
-    Wrong(
-        "missing teacher head",
-        f"{TERM}.heads.eight",
-        "teacher eight head 9 does not exist",
-        "1..8",
-        term="attention-mse, heads: {eight: {1: 8, 2: 9}}",
-        models=BERT | EIGHT_HEADS,
-    ),
-    Wrong(
-        "relation heads that divide one width alone",
-        f"{TERM}.relation_heads",
-        "does not divide both widths",
-        "a divisor of 32 (student) and 48 (teacher roberta)",
-        "32",
-        "relation_heads: 16",
-        term="relation-kl, relation_heads: 32",
-    ),
-    Wrong(
-        "relation heads that divide nothing",
-        f"{TERM}.relation_heads",
-        "does not divide both widths",
-        "a divisor of 32 (student) and 32 (teacher bert)",
-        "7",
-        "relation_heads: 32",
-        term="relation-kl, relation_heads: 7",
-        models=BERT,
-    ),
-    Wrong(
-        "the attention's own heads for relations, which are unlike",
-        f"{TERM}.relation_heads",
-        "the numbers of heads differ (4 and 8 of teacher eight)",
-        "a number of relation heads that both widths can be cut into",
-        "",
-        "relation_heads: auto",
-        term="relation-kl, relation_heads: null",
-        models=BERT | EIGHT_HEADS,
-    ),
-]
+def test_two_terms_of_one_name_are_told_apart_unless_neither_was_given_it(shelf: Shelf) -> None:
+    twice = "soft-labels, teachers: [bert]}\n      - {loss: soft-labels, teachers: [roberta]"
+    assert shelf.check(recipe(twice))
+    found = shelf.refused(recipe(twice.replace("loss: soft-labels", "name: soft-labels, loss: soft-labels")))
+    assert said(found) == ["stages.0.objective: two terms have the name 'soft-labels'"]
 
-NOTHING_TRAINED = [
-    Wrong(
-        "all weights zero",
-        "stages.0.objective",
-        "stage one trains nothing: the weights of its losses sum to zero",
-        "a weight above 0",
-        term="soft-labels, weight: 0",
-    ),
-    Wrong(
-        "everything frozen",
-        "stages.0.freeze",
-        "stage one trains nothing",
-        "a part of the student that its losses reach and that is not frozen",
-        "losses reach embeddings, layers 1–2, head; frozen: embeddings, layers 1–2, head",
-        rest={"freeze": "[embeddings, 1, 2, head]"},
-    ),
-    Wrong(
-        "a loss on the embeddings, which are frozen",
-        "stages.0.freeze",
-        "stage one trains nothing",
-        "a part of the student",
-        "losses reach embeddings; frozen: embeddings",
-        term="hidden-mse, layers: embeddings",
-        rest={"freeze": "[embeddings]"},
-    ),
-    Wrong(
-        "a loss on the lower half, which is frozen",
-        "stages.0.freeze",
-        "stage one trains nothing",
-        "a part of the student",
-        "losses reach embeddings, layer 1; frozen: embeddings, layer 1",
-        term="attention-kl, layers: {bert: {1: 2}, roberta: {1: 3}}",
-        rest={"freeze": "[embeddings, 1]"},
-    ),
-    Wrong(
-        "one of the expanded stages",
-        "stages.0.freeze",
-        "stage one-1 trains nothing",
-        "a part of the student",
-        "losses reach embeddings, layer 1; frozen: embeddings, layer 1",
-        term="hidden-cosine",
-        rest={"freeze": "[embeddings, 1]", "expand": "progressive"},
-    ),
-    Wrong(
-        "a layer that does not exist is frozen",
-        "stages.0.freeze",
-        "student layer 7 does not exist",
-        "1..2",
-        rest={"freeze": "[embeddings, 2, 7]"},
-    ),
-    Wrong(
-        "one of layers that share their weights is frozen",
-        "stages.0.freeze",
-        "the layers of albert share their weights",
-        "all layers 1..2, or none",
-        "layer 2",
-        rest={"freeze": "[2]"},
-        models=ALBERT,
-    ),
-    Wrong(
-        "layers that share their weights are expanded and one is frozen",
-        "stages.0.freeze",
-        "the layers of albert share their weights",
-        "all layers 1..3, or none",
-        "layers 1–2",
-        term="hidden-mse",
-        rest={"freeze": "[1, 2]", "expand": "stacked"},
-        models=ALBERT,
-        student="3L",
-    ),
-]
 
-NAMES = [
-    Wrong(
-        f"unknown teacher in {path}",
-        path,
-        "there is no teacher 'brt'",
-        "one of bert, roberta",
-        "",
-        "did you mean 'bert'?",
-        term=term,
-        rest=rest,
-    )
-    for path, term, rest in (
-        ("layers.brt", "hidden-mse", {"layers": "{brt: uniform}"}),
-        ("layers.brt", "hard-labels", {"layers": "{brt: {1: 1}, bert: top}"}),
-        ("student.init.from", "soft-labels", {"student": "{init: {from: brt}}"}),
-        ("teachers.labels.brt", "soft-labels", {"teachers": "{labels: {brt: [a, b]}}"}),
-        (f"{TERM}.teachers", "soft-labels, teachers: [roberta, brt]", {}),
-        (f"{TERM}.teachers", "hidden-mse, teachers: [bert, brt]", {}),
-        (f"{TERM}.teachers", "random-layers, teachers: [bert, brt]", {}),
-        (f"{TERM}.teachers", "logits-mse, teachers: [bert, brt]", {}),
-        (f"{TERM}.layers.brt", "hidden-mse, layers: {brt: top}", {}),
-        (f"{TERM}.layers.brt", "relation-kl, layers: {brt: top, roberta: top}", {}),
-        (f"{TERM}.heads.brt", "attention-kl, heads: {brt: mean}", {}),
-        (f"{TERM}.heads.brt", "attention-mse, heads: {brt: {1: 1}, bert: match}", {}),
-        (f"{TERM}.weighting.brt", "'soft-labels', weighting: {bert: 1, roberta: 1, brt: 1}", {}),
-    )
-]
+# The student's size.
 
-WEIGHTS = [
-    Wrong(
-        "a weight is missing",
-        f"{TERM}.weighting",
-        "has no weight for every teacher",
-        "also roberta",
-        term="soft-labels, weighting: {bert: 1}",
-    ),
-    Wrong(
-        "weights sum to zero",
-        f"{TERM}.weighting",
-        "the teachers' weights sum to zero",
-        "one above 0",
-        term="soft-labels, weighting: {bert: 0, roberta: 0.0}",
-    ),
-    Wrong(
-        "weights of the term's own teachers sum to zero",
-        f"{TERM}.weighting",
-        "the teachers' weights sum to zero",
-        "one above 0",
-        term="soft-labels, teachers: [roberta], weighting: {roberta: 0}",
-    ),
-    *(
-        Wrong(
-            f"{key}: {value} with {about}",
-            f"{TERM}.{key}",
-            "needs two teachers or more to choose from",
-            "",
-            "bert",
-            "--teachers with another one",
-            term=f"soft-labels{more}, {key}: {value}",
-            models=models,
-        )
-        for key, value in (("draw", "uniform"), ("draw", "ranked"), ("weighting", "uncertainty"))
-        for about, more, models in (("one teacher", "", BERT), ("one of two teachers", ", teachers: [bert]", BOTH))
-    ),
-    Wrong(
-        "distances and angles both without weight",
-        TERM,
-        "distance_weight and angle_weight sum to zero",
-        "one above 0",
-        term="relational, distance_weight: 0, angle_weight: 0",
-    ),
-    Wrong(
-        "group larger than the batch",
-        f"{TERM}.group",
-        "is larger than the batch",
-        "2..16",
-        "17",
-        term="relational, group: 17",
-        rest={"training": "{batch_size: 16}"},
-    ),
-]
 
-STAGES = [
-    Wrong(
-        "until names a loss that is not there",
-        "stages.0.until.loss",
-        "stage one has no loss 'soft-label'",
-        "one of soft-labels",
-        "",
-        "did you mean 'soft-labels'?",
-        rest={"until": "{loss: soft-label, below: 1}"},
-    ),
-    Wrong(
-        "until names a loss of weight zero",
-        "stages.0.until.loss",
-        "stage one has no loss 'hard-labels'",
-        "one of soft-labels",
-        rest={"until": "{loss: hard-labels, below: 1}"},
-        remedy="did you mean",
-    ),
-    Wrong(
-        "until names a loss that has another name",
-        "stages.0.until.loss",
-        "stage one has no loss 'hidden-mse'",
-        "one of states",
-        term="hidden-mse, name: states",
-        rest={"until": "{loss: hidden-mse, below: 1}"},
-    ),
-    Wrong(
-        "nothing to expand",
-        "stages.0.expand",
-        "there is no loss on layers in this stage to be expanded",
-        "attention-kl, hidden-cosine",
-        "hard-labels, soft-labels",
-        rest={"expand": "progressive", "hard": 1},
-    ),
-    Wrong(
-        "random layers are nothing to expand",
-        "stages.0.expand",
-        "there is no loss on layers in this stage to be expanded",
-        "attention-kl, hidden-cosine",
-        "random-layers",
-        term="random-layers",
-        rest={"expand": "stacked"},
-    ),
-    Wrong(
-        "two terms of one name",
-        "stages.0.objective",
-        "two terms have the name 'hard-labels'",
-        term="soft-labels, name: hard-labels",
-        rest={"hard": 1},
-    ),
-]
+@pytest.mark.parametrize(
+    ("size", "what"),
+    [
+        ("4X", "is neither a size nor a checkpoint"),
+        ("0L", "is not a size that can be built"),
+        ("2L-32H-5A", "is not a size that can be built"),
+        ("2L-5A", "5 heads do not divide the width 32"),
+        ("9L", "is deeper than the teacher that it is cut from (bert has 4 layers)"),
+    ],
+)
+def test_size_that_cannot_be_is_refused_where_it_was_written(size: str, what: str, shelf: Shelf) -> None:
+    (at_flag,) = shelf.refused(recipe(), student=size)
+    assert (at_flag.where, at_flag.what) == (f"--student {size}", what)
+    (at_line,) = shelf.refused(recipe(student=f"{{size: {size}}}"), student=None)
+    assert at_line.what == what
+    assert at_line.where == "mine.yaml:3  student.size"
 
-STUDENTS = [
-    *(
-        Wrong(
-            f"assistant {size} is not between",
-            "assistants.0",
-            "is not an assistant between its teacher and the student",
-            "midway, or a size of more than 2 and less than 4 layers, such as 3L",
-            size,
-            rest={"assistants": f"[{size}]"},
-        )
-        for size in ("1L", "2L", "4L", "5L", "8X", "three")
-    ),
-    Wrong(
-        "assistant is not between the one before and the student",
-        "assistants.1",
-        "is not an assistant between its teacher and the student",
-        "midway, or a size of more than 2 and less than 4 layers, such as 3L",
-        "5L",
-        rest={"assistants": "[4L, 5L]"},
-        models=ROBERTA,
-    ),
-    Wrong(
-        "no room for an assistant midway",
-        "assistants.0",
-        "is not an assistant between its teacher and the student",
-        "a student that is two layers or more shallower than bert (4 layers; the student has 3)",
-        "midway",
-        rest={"assistants": "[midway]"},
-        student="3L",
-    ),
-    Wrong(
-        "room for one assistant midway but not for two",
-        "assistants.1",
-        "is not an assistant between its teacher and the student",
-        "a student that is two layers or more shallower than assistant-1 (3 layers; the student has 2)",
-        "midway",
-        rest={"assistants": "[midway, midway]"},
-    ),
-    Wrong(
-        "map that does not say which layers to copy",
-        "student.init.layers",
-        "the recipe's layer map does not say which layers to copy",
-        "a teacher layer for each student layer 1..3",
-        "layers: top, nothing for 1, 2",
-        "layers: uniform, or student.init.layers: uniform",
-        rest={"layers": "top", "student": "{init: {layers: matched}}"},
-        student="3L",
-    ),
-    Wrong(
-        "map that matches a layer with the embeddings does not say which layer to copy",
-        "student.init.layers",
-        "the recipe's layer map does not say which layers to copy",
-        "a teacher layer for each student layer 1..2",
-        "layers: {1: 0, 2: 3}, nothing for 1",
-        "layers: uniform",
-        rest={"layers": "{bert: {1: 0, 2: 3}}", "student": "{init: {layers: matched}}"},
-    ),
-    Wrong(
-        "list of layers to copy that is too short",
-        "student.init.layers",
-        "does not fit the student",
-        "2 layers out of 1..4",
-        "[1]",
-        rest={"student": "{init: {layers: [1]}}"},
-    ),
-    Wrong(
-        "list of layers to copy that goes beyond the teacher",
-        "student.init.layers",
-        "does not fit the student",
-        "2 layers out of 1..4",
-        "[1, 5]",
-        rest={"student": "{init: {layers: [1, 5]}}"},
-    ),
-    Wrong(
-        "copied map names a layer that is not there",
-        "layers.bert",
-        "teacher layer 9 does not exist",
-        "0..4 ",
-        "{1: 9}",
-        "layers: uniform   → {1: 2, 2: 4}",
-        rest={"layers": "{bert: {1: 9}}", "student": "{init: {layers: matched}}"},
-    ),
-    Wrong(
-        "the recipe's size is no size",
-        "student.size",
-        "",
-        "4L",
-        rest={"student": "{size: 4X}"},
-        student="",
-        what="is neither a size nor a checkpoint",
-    )
-    if False
-    else Wrong(
-        "longer texts than the positions allow",
-        "training.max_length",
-        "is longer than bert can take",
-        "at most 128",
-        "200",
-        rest={"training": "{max_length: 200}"},
-        models=BERT,
-    ),
-]
 
-ALL = [*LAYER_MAPS, *ARCHITECTURES, *WIDTHS_AND_HEADS, *NOTHING_TRAINED, *NAMES, *WEIGHTS, *STAGES, *STUDENTS]
+@pytest.mark.parametrize("size", ["0L", "3L-5A", "3L-33H-4A"])
+def test_assistants_size_that_cannot_be_is_refused_where_it_was_written(size: str, shelf: Shelf) -> None:
+    found = shelf.refused(recipe(assistants=f"[{size}]", layers="{brt: top}"))
+    assert [problem.where for problem in found] == ["mine.yaml:2  layers.brt", "mine.yaml:5  assistants.0"]
+
+
+def test_size_that_neither_the_flag_nor_the_recipe_says_is_missed(shelf: Shelf, desk: Desk) -> None:
+    for (problem,) in (shelf.refused(recipe(), student=None), desk.refused(recipe(), student=None)):
+        assert (problem.where, problem.what) == ("--student", "is missing")
+        assert "4L" in problem.expected + problem.remedy
+
+
+def test_names_in_the_recipe_are_checked_even_where_the_student_cannot_be(shelf: Shelf) -> None:
+    found = shelf.refused(recipe(layers="{brt: top}", teachers="{labels: {brt: [a]}}"), student="9L")
+    assert {problem.where.split("  ")[-1] for problem in found} == {"--student 9L", "layers.brt", "teachers.labels.brt"}
+
+
+# Teachers' answers.
+
+
+def test_out_of_fold_answers_need_teachers_that_are_trained_here(desk: Desk, classifier: Path) -> None:
+    text = recipe("soft-labels, weighting: inverse-error", teachers="{out_of_fold: 5}")
+    (problem,) = desk.refused(text, teachers=f"mine={classifier}")
+    assert problem.where == f"{desk.line(4)}  teachers.out_of_fold"
+    assert problem.what == "needs teachers that are co-finetuned in this run"
+    assert problem.found == "mine trained already"
+    assert problem.remedy == "--set teachers.cofinetune.which=all"
+    assert desk.plan(text, "teachers.cofinetune.which=all", teachers=f"mine={classifier}").cofinetune
+    assert desk.plan(text).recipe.teachers.out_of_fold == 5
+
+
+@pytest.mark.parametrize("term", ["soft-labels", "soft-labels, weighting: agreement, scale: agreement", "hidden-mse"])
+def test_out_of_fold_answers_that_nothing_would_use_are_refused(term: str, desk: Desk) -> None:
+    (problem,) = desk.refused(recipe(term, teachers="{out_of_fold: 2}"))
+    assert problem.where == f"{desk.line(4)}  teachers.out_of_fold"
+    assert problem.what == "no term weights its teachers by their errors, so that nothing would use them"
+    assert problem.remedy == "weighting: inverse-error in a soft-labels term"
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """The tiny task with three further texts that nobody has labelled."""
+    more = tmp_path_factory.mktemp("more") / "more.jsonl"
+    more.write_text("".join(f'{{"text": "The film number {row}."}}\n' for row in range(3)), encoding="utf-8")
+    return load_task(DataRequest(data=str(tiny_data), unlabelled=str(more)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "key", "remedy"),
+    [
+        ("weighting: inverse-error", "weighting", "weighting: agreement"),
+        ("weighting: softmax-error", "weighting", "weighting: agreement"),
+        ("scale: correctness", "scale", "scale: agreement"),
+    ],
+)
+def test_weights_by_error_need_gold_labels_of_all_rows(
+    setting: str, key: str, remedy: str, desk: Desk, unlabelled: Task
+) -> None:
+    text = recipe(f"soft-labels, {setting}")
+    desk.path.write_text(text, encoding="utf-8")
+    (problem,) = Desk(desk.folder, unlabelled, *desk.models).refused(text)
+    assert problem.where == f"{desk.line(14)}  {TERM}.{key}"
+    assert problem.what == "needs gold labels, which 3 of the training rows do not have"
+    assert problem.remedy.startswith(remedy)
+    assert desk.plan(text)
+
+
+def test_both_ways_of_weighting_by_error_are_told_at_once(desk: Desk, unlabelled: Task) -> None:
+    text = recipe("soft-labels, weighting: inverse-error, scale: correctness")
+    found = Desk(desk.folder, unlabelled, *desk.models).refused(text)
+    assert [problem.where.split("  ")[1] for problem in found] == [f"{TERM}.weighting", f"{TERM}.scale"]
+
+
+@pytest.mark.parametrize("term", ["soft-labels, weighting: agreement, scale: agreement", "soft-labels", "hidden-mse"])
+def test_texts_without_labels_teach_through_every_other_loss(term: str, desk: Desk, unlabelled: Task) -> None:
+    plan = Desk(desk.folder, unlabelled, *desk.models).plan(recipe(term, hard=1))
+    assert plan.task.splits["unlabelled"].rows == 3
+    # 160 rows with labels and 3 without, in batches of 32
+    assert plan.hops[0].stages[0].steps == 3 * 6
+
+
+def test_roberta_alone_teaches_as_well(shelf: Shelf) -> None:
+    (stage,) = shelf.stages(recipe("hidden-mse"), teachers=models(shelf, ROBERTA))
+    assert stage.terms[0].projected == {"roberta": None}

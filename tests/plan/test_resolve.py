@@ -12,7 +12,6 @@ import torch
 from kdcli.data.task import Task
 from kdcli.errors import RequestError
 from kdcli.models.checkpoints import parse_references
-from kdcli.models.loading import quiet_transformers
 from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
@@ -35,23 +34,6 @@ stages:
       - {loss: soft-labels}
 training: {batch_size: 32, max_length: 64, precision: fp32}
 """
-
-
-@pytest.fixture(scope="module")
-def classifier(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny BERT with a head of its own, its classes in the other order."""
-    from transformers import AutoModelForSequenceClassification
-
-    quiet_transformers()
-    folder = tmp_path_factory.mktemp("classifier") / "bert"
-    shutil.copytree(tiny_bert, folder)
-    names = {0: "POSITIVE", 1: "NEGATIVE"}
-    torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, id2label=names, label2id={name: row for row, name in names.items()}
-    )
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

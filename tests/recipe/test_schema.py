@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from kdcli.recipe.schema import Projection, Recipe
+from kdcli.recipe.schema import Recipe
 
 
 def recipe(*terms: dict[str, Any], **more: Any) -> Recipe:
@@ -15,16 +15,58 @@ def recipe(*terms: dict[str, Any], **more: Any) -> Recipe:
     return Recipe.model_validate({"name": "mine", "stages": [{"name": "one", "objective": objective}], **more})
 
 
-def test_defaults_are_those_of_the_papers() -> None:
-    made = recipe({"loss": "soft-labels"}, {"loss": "hidden-mse"})
-    soft, hidden = (term.model_dump() for term in made.stages[0].objective)
+def test_terms_are_plain_unless_they_say_more() -> None:
+    """What a paper adds to the plain form of a loss, its recipe says."""
+    made = recipe({"loss": "soft-labels"}, {"loss": "hidden-mse"}, {"loss": "hidden-cosine"}, {"loss": "relation-kl"})
+    soft, hidden, cosine, relation = (term.model_dump(by_alias=True) for term in made.stages[0].objective)
+    teachers = {"name": None, "weight": 1.0, "teachers": None, "teacher_reduction": "mean"}
+    layers = {**teachers, "layers": None, "layer_reduction": "sum"}
     assert soft == {
-        "loss": "soft-labels", "weight": 1.0, "temperature": 1.0, "temperature_squared": False, "weighting": "inverse-error"
-    }  # fmt: skip
-    assert hidden["projection"] == Projection(side="teacher", share="per-layer").model_dump()
-    assert made.layers == "uniform"
-    assert made.student.init.source == "first-teacher"
-    assert made.teachers.cofinetune.pooling == "attention"
+        **teachers,
+        "loss": "soft-labels",
+        "divergence": "cross-entropy",
+        "temperature": 1.0,
+        "temperature_squared": False,
+        "weighting": "uniform",
+        "normalise_weights": False,
+        "scale": "none",
+        "min_uncertainty": 0.0,
+        "draw": None,
+    }
+    assert hidden == {**layers, "loss": "hidden-mse", "tokens": "all", "normalise": False, "projection": "auto"}
+    assert cosine == {**layers, "loss": "hidden-cosine", "tokens": "cls", "projection": "auto"}
+    assert relation == {
+        **layers,
+        "loss": "relation-kl",
+        "layers": "top",
+        "relations": ["queries", "keys", "values"],
+        "relation_heads": "auto",
+    }
+
+
+def test_recipe_is_plain_unless_it_says_more() -> None:
+    made = recipe()
+    (stage,) = made.stages
+    assert (made.layers, made.assistants, made.student.size) == ("uniform", [], None)
+    assert (made.student.init.source, made.student.init.layers, made.student.init.weights) == (
+        "first-teacher",
+        "first",
+        "pretrained",
+    )
+    assert (made.teachers.cofinetune.pooling, made.teachers.cofinetune.which, made.teachers.out_of_fold) == (
+        "attention",
+        "bare",
+        None,
+    )
+    assert (stage.expand, stage.until, stage.freeze, stage.learning_rate, stage.warmup, stage.schedule) == (
+        None,
+        None,
+        [],
+        None,
+        None,
+        None,
+    )
+    assert (made.training.optimizer.name, made.training.layer_decay, made.training.early_stopping) == ("adamw", 1.0, None)
 
 
 def test_missing_projection_means_one_and_null_means_none() -> None:
@@ -55,20 +97,89 @@ def test_recipe_survives_being_written_and_read() -> None:
     assert Recipe.model_validate_json(made.model_dump_json(by_alias=True)) == made
 
 
-@pytest.mark.parametrize("layers", ["uniform", "last", [1, 3], [2]])
+@pytest.mark.parametrize("layers", ["uniform", "last", "matched", [1, 3], [2]])
 def test_layers_to_copy_are_a_name_or_a_list(layers: object) -> None:
     assert recipe(student={"init": {"layers": layers}}).student.init.layers == layers
 
 
-def test_every_key_is_described() -> None:
-    def undescribed(schema: dict[str, Any]) -> list[str]:
-        blocks = {**schema["$defs"], "Recipe": schema}
-        return [
-            f"{block}.{key}"
-            for block, content in blocks.items()
-            for key, value in content.get("properties", {}).items()
-            if "description" not in value and "$ref" not in value and key != "loss"
-        ]
+@pytest.mark.parametrize(
+    ("term", "label"),
+    [({"loss": "hidden-mse"}, "hidden-mse"), ({"loss": "hidden-mse", "name": "embeddings-mse"}, "embeddings-mse")],
+)
+def test_term_is_called_by_its_name_or_by_its_loss(term: dict[str, Any], label: str) -> None:
+    assert recipe(term).stages[0].objective[0].label == label
 
-    assert all(block["description"] for block in Recipe.model_json_schema()["$defs"].values())
-    assert undescribed(Recipe.model_json_schema()) == []
+
+@pytest.mark.parametrize(
+    ("terms", "by_error"),
+    [
+        ([{"loss": "soft-labels"}], False),
+        ([{"loss": "soft-labels", "weighting": "agreement", "scale": "agreement"}], False),
+        ([{"loss": "soft-labels", "weighting": {"bert": 1}}], False),
+        ([{"loss": "soft-labels", "weighting": "inverse-error"}], True),
+        ([{"loss": "hard-labels"}, {"loss": "soft-labels", "weighting": "softmax-error"}], True),
+        ([{"loss": "soft-labels", "scale": "correctness"}], True),
+        ([{"loss": "soft-labels", "scale": "correctness", "weight": 0}, {"loss": "hard-labels"}], False),
+    ],
+)
+def test_weights_by_error_are_seen_in_terms_that_are_not_switched_off(terms: list[dict[str, Any]], by_error: bool) -> None:
+    assert recipe(*terms).weights_by_error() is by_error
+
+
+def test_terms_of_weight_zero_do_not_count() -> None:
+    made = recipe({"loss": "hard-labels"}, {"loss": "soft-labels", "weight": 0})
+    assert [term.label for term in made.terms()] == ["hard-labels"]
+    assert not made.needs_teachers()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"training": {"batch_size": True}},
+        {"training": {"batch_size": 16.0}},
+        {"training": {"batch_size": "16"}},
+        {"training": {"learning_rate": "1e-3"}},
+        {"training": {"learning_rate": True}},
+        {"training": {"max_length": False}},
+        {"name": 3},
+        {"summary": None},
+        {"layers": {"bert": {True: 1}}},
+        {"layers": {"bert": {1: True}}},
+        {"layers": {"bert": {"1": 2}}},
+        {"student": {"init": {"layers": [True]}}},
+        {"student": {"size": 4}},
+        {"assistants": [8]},
+        {"assistants": "8L"},
+        {"teachers": {"out_of_fold": True}},
+        {"teachers": {"labels": {"bert": [0, 1]}}},
+    ],
+)
+def test_values_of_another_type_are_not_bent(changed: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        recipe(**changed)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        {"loss": "hard-labels", "weight": True},
+        {"loss": "hard-labels", "weight": "1"},
+        {"loss": "soft-labels", "temperature_squared": 1},
+        {"loss": "soft-labels", "weighting": {"bert": True}},
+        {"loss": "hidden-mse", "normalise": "yes"},
+        {"loss": "relation-kl", "relation_heads": True},
+        {"loss": "relation-kl", "relation_heads": 4.0},
+        {"loss": "attention-kl", "heads": {"bert": {1: True}}},
+        {"loss": "random-layers", "width": 8.0},
+        {"loss": "relational", "group": 2},  # angles need three samples
+    ],
+)
+def test_values_of_another_type_are_not_bent_in_terms(term: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        recipe(term)
+
+
+def test_whole_numbers_are_numbers() -> None:
+    made = recipe({"loss": "hard-labels", "weight": 2}, training={"learning_rate": 1, "clip_norm": 5})
+    assert made.training.learning_rate == 1.0
+    assert made.stages[0].objective[0].weight == 2.0
