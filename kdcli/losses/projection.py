@@ -13,11 +13,11 @@ class Projections(nn.ModuleDict):
 
         It starts as the identity where it can, as an orthogonal map where it cannot. Maps of unlike widths are different ones.
         """
-        found = self[key] if key in self else None
-        if isinstance(found, nn.Linear) and tuple(found.weight.shape) == (end, begin):
-            return found
-        if found is not None:
-            return self.between(f"{key}-{begin}-{end}", begin, end)
+        if key in self:
+            found = self[key]
+            assert isinstance(found, nn.Linear)
+            same = tuple(found.weight.shape) == (end, begin)
+            return found if same else self.between(f"{key}-{begin}-{end}", begin, end)
         linear = nn.Linear(begin, end, bias=False)
         if begin == end:
             nn.init.eye_(linear.weight)

@@ -21,6 +21,9 @@ from kdcli.models.output import KINDS, Wanted
 
 _ATTENTION = "kdcli"
 _EAGER_PROJECTIONS = {"deberta-v2": ("query_proj", "key_proj", "value_proj"), "mpnet": ("q", "k", "v")}
+_UNREADABLE = frozenset(
+    {"flaubert", "funnel", "squeezebert", "xlm", "xlnet"}
+)  # blocks of another kind, or states of another shape
 _SMALLEST = 1e-12
 
 
@@ -28,6 +31,8 @@ def serves(config: Any) -> frozenset[str]:
     """The kinds of insides (:class:`Wanted`) that an architecture can show; from its configuration alone."""
     from transformers import AutoModel
 
+    if config.model_type in _UNREADABLE:
+        return frozenset()
     if config.model_type in _EAGER_PROJECTIONS:
         return frozenset(KINDS) - {"scores"}
     implementation = AutoModel._model_mapping.get(type(config), None)
@@ -90,7 +95,7 @@ class _Recorder:
         return self.layer in getattr(self.wanted, kind)
 
 
-_recorders: list[_Recorder] = []
+_reading: dict[nn.Module, _Recorder] = {}  # by module inside of a block, so that models that run in turns do not mix up
 
 
 @contextmanager
@@ -106,6 +111,10 @@ def captured(model: nn.Module, wanted: Wanted) -> Iterator[Found]:
     if not wanted:
         yield recorder.found
         return
+    config: Any = model.config
+    missing = sorted(kind for kind in KINDS if getattr(wanted, kind) and kind not in serves(config))
+    if missing:
+        raise RequestError(Problem(config.model_type, f"cannot show its {', '.join(missing)}"))
     stack = blocks(model)
     handles = [model.register_forward_pre_hook(recorder.restart)]
     handles += [stack[0].register_forward_pre_hook(recorder.before_first, with_kwargs=True)]
@@ -124,9 +133,6 @@ def captured(model: nn.Module, wanted: Wanted) -> Iterator[Found]:
 @contextmanager
 def _reading_attention(model: nn.Module, stack: nn.ModuleList, recorder: _Recorder) -> Iterator[None]:
     config: Any = model.config
-    missing = sorted(kind for kind in KINDS if getattr(recorder.wanted, kind) and kind not in serves(config))
-    if missing:
-        raise RequestError(Problem(config.model_type, f"cannot show its attention's {', '.join(missing)}"))
     if config.model_type in _EAGER_PROJECTIONS:
         handles = [handle for block in stack for handle in _eager_hooks(block, config, recorder)]
         try:
@@ -138,11 +144,15 @@ def _reading_attention(model: nn.Module, stack: nn.ModuleList, recorder: _Record
     _register()
     before = config._attn_implementation
     config._attn_implementation = _ATTENTION
-    _recorders.append(recorder)
+    mine = [module for block in stack for module in block.modules()]
+    outer = {module: _reading[module] for module in mine if module in _reading}
+    _reading.update(dict.fromkeys(mine, recorder))
     try:
         yield
     finally:
-        _recorders.pop()
+        for module in mine:
+            _reading.pop(module, None)
+        _reading.update(outer)
         config._attn_implementation = before
 
 
@@ -162,22 +172,27 @@ def _attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    is_causal: bool | None = None,
     **more: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention of one layer: SDPA, unless the probabilities or scores of this layer are asked for.
 
-    Shapes: query, key, value [B, A, L, D/A] → [B, L, A, D/A].
+    Shapes: query, key, value [B, A, L, D/A] → [B, L, A, D/A]; keys and values may have fewer heads, which are repeated.
     """
-    recorder = _recorders[-1]
-    for kind, tensor in (("queries", query), ("keys", key), ("values", value)):
-        recorder.note(kind, tensor)
-    if not (recorder.wants("attention") or recorder.wants("scores")):
+    recorder = _reading.get(module)
+    if recorder is None or not (recorder.wants("attention") or recorder.wants("scores")):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+        _note_projections(recorder, query, key, value)
         result: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **more
         )
         return result
+    if key.shape[1] != query.shape[1]:
+        key, value = (tensor.repeat_interleave(query.shape[1] // tensor.shape[1], dim=1) for tensor in (key, value))
+    _note_projections(recorder, query, key, value)
+    if attention_mask is None and (getattr(module, "is_causal", True) if is_causal is None else is_causal):
+        attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query * scale, key.transpose(-1, -2)).float()  # [B, A, L, L]
     recorder.note("scores", scores)
@@ -192,6 +207,12 @@ def _attention(
     weights = functional.dropout(logs.exp(), dropout, training=dropout > 0)
     mixed = torch.matmul(weights.to(value.dtype), value)  # [B, A, L, D/A]
     return mixed.transpose(1, 2).contiguous(), None
+
+
+def _note_projections(recorder: _Recorder | None, query: Tensor, key: Tensor, value: Tensor) -> None:
+    for kind, tensor in (("queries", query), ("keys", key), ("values", value)):
+        if recorder is not None:
+            recorder.note(kind, tensor)
 
 
 def _eager_hooks(block: nn.Module, config: Any, recorder: _Recorder) -> Iterator[Any]:

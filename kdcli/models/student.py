@@ -25,6 +25,7 @@ from kdcli.models.output import Output, Wanted
 
 STUDENT = "student"
 _SIZE = re.compile(r"(\d+)L(?:-(\d+)H)?(?:-(\d+)A)?", re.IGNORECASE)
+_BELOW_BLOCKS = ("embedding", "relative_attention_bias", "encoder.LayerNorm")
 _LAYER_INDEX = re.compile(r"(?<![^.])(layers?)\.(\d+)\.")
 
 
@@ -183,13 +184,13 @@ class StudentLearner(nn.Module):
 def parameter_places(model: nn.Module) -> dict[str, int | str]:
     """Where each parameter of a classification model stands: 0 the embeddings, 1… the blocks, ``head``.
 
-    Blocks that share their weights (ALBERT) stand where the topmost of them does. What an encoder has outside of its blocks
-    and embeddings (a last norm) stands with its top block, a pooler with the head.
+    Blocks that share their weights (ALBERT) stand where the topmost of them does. Embeddings of relative positions, which all
+    blocks share, stand with the embeddings, a last norm with the top block, a pooler with the head.
     """
     config: Any = model.config
     stack, depth = blocks(model), int(config.num_hidden_layers)
-    per_block = depth // len(stack)
-    of_block = {id(parameter): (row + 1) * per_block for row, block in enumerate(stack) for parameter in block.parameters()}
+    topmost = {row * len(stack) // depth: row + 1 for row in range(depth)}  # of the uses of each block
+    of_block = {id(parameter): topmost[row] for row, block in enumerate(stack) for parameter in block.parameters()}
     base: nn.Module = model.base_model  # type: ignore[assignment]
     in_base = {id(parameter) for parameter in base.parameters()}
     places: dict[str, int | str] = {}
@@ -199,7 +200,7 @@ def parameter_places(model: nn.Module) -> dict[str, int | str]:
         elif id(parameter) not in in_base or "pooler" in name:
             places[name] = "head"
         else:
-            places[name] = 0 if "embedding" in name else depth
+            places[name] = 0 if any(part in name for part in _BELOW_BLOCKS) else depth
     return places
 
 

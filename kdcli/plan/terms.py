@@ -33,6 +33,9 @@ from kdcli.recipe.schema import (
 Side = Literal["teacher", "student"]
 Heads = dict[str, Literal["match", "mean"] | dict[int, int]]
 _RELATION_HEADS = 48
+_INSIDES = {"hidden": "hidden states", "attention": "attention probabilities", "scores": "attention scores"} | {
+    kind: f"{kind} of the attention" for kind in ("queries", "keys", "values")
+}
 
 
 @dataclass(frozen=True)
@@ -141,12 +144,14 @@ def _refuse_unserved(loss: Loss, teachers: Sequence[Checkpoint], path: KeyPath, 
         served = serves(config)
         if needed <= served:
             continue
-        remedy = "loss: attention-kl (the probabilities are shown)" if "attention" in served else "loss: hidden-mse"
+        remedy = "loss: hidden-mse" if "hidden" in served else "loss: soft-labels"
+        if "attention" in served:
+            remedy = "loss: attention-kl (the probabilities are shown)"
         models.problems.add(
             models.where((*path, "loss")),
             f"{loss.loss} cannot be served by {config.model_type} ({side})",
-            expected="an architecture that shows " + ", ".join(f"its attention's {kind}" for kind in sorted(needed - served)),
-            found=f"{config.model_type} shows " + ", ".join(sorted(served)),
+            expected="an architecture that shows its " + ", ".join(_INSIDES[kind] for kind in sorted(needed - served)),
+            found=f"{config.model_type} shows " + (", ".join(_INSIDES[kind] for kind in sorted(served)) or "its answers alone"),
             remedy=remedy,
         )
 

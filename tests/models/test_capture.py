@@ -36,7 +36,6 @@ from tests.models.architectures import (
 _SIZE = {"hidden_size": WIDTH, "embedding_size": WIDTH, "num_attention_heads": 4, "intermediate_size": 48}
 HIDDEN_ALONE = {
     "convbert": lambda: ConvBertConfig(**_SIZE, num_hidden_layers=LAYERS, vocab_size=VOCABULARY),
-    "squeezebert": lambda: SqueezeBertConfig(**_SIZE, num_hidden_layers=LAYERS, vocab_size=VOCABULARY),
     "megatron-bert": lambda: MegatronBertConfig(**_SIZE, num_hidden_layers=LAYERS, vocab_size=VOCABULARY),
 }
 
@@ -68,6 +67,14 @@ def test_architectures_with_an_attention_of_their_own_show_everything_but_the_sc
 @pytest.mark.parametrize("name", HIDDEN_ALONE)
 def test_other_architectures_show_hidden_states_alone(name: str) -> None:
     assert serves(HIDDEN_ALONE[name]()) == {"hidden"}
+
+
+def test_blocks_that_cannot_be_read_are_refused_by_the_architectures_name() -> None:
+    config = SqueezeBertConfig(**_SIZE, num_hidden_layers=LAYERS, vocab_size=VOCABULARY)
+    assert serves(config) == frozenset()
+    model: Any = AutoModel.from_config(config)
+    with pytest.raises(RequestError, match="squeezebert: cannot show its hidden"), captured(model, Wanted.of("hidden", [1])):
+        pass
 
 
 def test_an_architecture_that_transformers_does_not_have_shows_hidden_states_alone() -> None:

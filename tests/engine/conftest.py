@@ -1,0 +1,17 @@
+"""What makes many small trainings quick."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="package", autouse=True)
+def imports_are_not_collected() -> Iterator[None]:
+    """A stage ends with a full garbage collection; the libraries' own objects are left out of it, which take most of its time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
