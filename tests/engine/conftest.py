@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="package", autouse=True)
 def imports_are_not_collected() -> Iterator[None]:
-    """A stage ends with a full garbage collection; the libraries' own objects are left out of it, which take most of its time."""
+    """A stage ends with a full garbage collection; most of its time went to what the libraries have made, which stays."""
     gc.collect()
     gc.freeze()
     yield

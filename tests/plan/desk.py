@@ -17,6 +17,7 @@ from transformers import (
     ModernBertConfig,
     MPNetConfig,
     RobertaConfig,
+    SqueezeBertConfig,
 )
 
 from kdcli.data.task import Task
@@ -41,6 +42,7 @@ _KINDS: dict[str, tuple[type, dict[str, Any]]] = {
         {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8, "type_vocab_size": 0},
     ),
     "convbert": (ConvBertConfig, {}),
+    "squeezebert": (SqueezeBertConfig, {"embedding_size": 32}),
     "modernbert": (ModernBertConfig, {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3}),
 }
 

@@ -206,8 +206,8 @@ ARCHITECTURES = [
             f"attention-mse, {kind} teaches",
             f"{TERM}.loss",
             f"attention-mse cannot be served by {kind} (teacher other)",
-            "scores",
-            f"{kind} shows attention, hidden, keys, queries, values",
+            "an architecture that shows its attention scores",
+            f"{kind} shows attention probabilities, hidden states, keys of the attention, queries of the attention, values",
             "loss: attention-kl",
             term="attention-mse",
             models=BERT | other(kind),
@@ -219,8 +219,8 @@ ARCHITECTURES = [
             f"attention-mse, {kind} learns",
             f"{TERM}.loss",
             f"attention-mse cannot be served by {kind} (the student)",
-            "scores",
-            f"{kind} shows attention, hidden, keys, queries, values",
+            "an architecture that shows its attention scores",
+            f"{kind} shows attention probabilities, hidden states, keys of the attention, queries of the attention, values",
             "loss: attention-kl",
             term="attention-mse, teachers: [bert]",
             rest={"student": "{init: {from: other}}"},
@@ -234,23 +234,41 @@ ARCHITECTURES = [
             f"{TERM}.loss",
             f"{loss.partition(',')[0]} cannot be served by convbert ({side})",
             shown,
-            "convbert shows hidden",
+            "convbert shows hidden states",
             "loss: hidden-mse",
             term=f"{loss}{more}",
             rest={"student": f"{{init: {{from: {source}}}}}"},
             models=BERT | other("convbert"),
         )
         for loss, shown in (
-            ("attention-kl", "its attention's"),
-            ("attention-mse", "its attention's scores"),
-            ("relation-kl", "its attention's keys, its attention's queries, its attention's values"),
-            ("relation-kl, relations: [values]", "its attention's values"),
+            ("attention-kl", "an architecture that shows its attention probabilities"),
+            ("attention-mse", "an architecture that shows its attention scores"),
+            ("relation-kl", "its keys of the attention, queries of the attention, values of the attention"),
+            ("relation-kl, relations: [values]", "an architecture that shows its values of the attention"),
         )
         for does, side, more, source in (
             ("teaches", "teacher other", "", "bert"),
             ("learns", "the student", ", teachers: [bert]", "other"),
         )
         if not (loss.endswith("]") and does == "learns")
+    ),
+    *(
+        Wrong(
+            f"{loss}, squeezebert {does}",
+            f"{TERM}.loss",
+            f"{loss} cannot be served by squeezebert ({side})",
+            "an architecture that shows its hidden states",
+            "squeezebert shows its answers alone",
+            "loss: soft-labels",
+            term=f"{loss}{more}",
+            rest={"student": f"{{init: {{from: {source}}}}}"},
+            models=BERT | other("squeezebert"),
+        )
+        for loss in ("hidden-mse", "hidden-cosine", "relational", "random-layers")
+        for does, side, more, source in (
+            ("teaches", "teacher other", "", "bert"),
+            ("learns", "the student", ", teachers: [bert]", "other"),
+        )
     ),
 ]
 

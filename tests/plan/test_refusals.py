@@ -63,6 +63,11 @@ def test_what_leaves_the_layers_can_be_had_of_every_architecture(loss: str, shel
     assert shelf.check(recipe(loss), teachers=models(shelf, BERT | other("convbert")))
 
 
+@pytest.mark.parametrize("loss", ["hard-labels", "soft-labels", "logits-mse", "relational, states: logits"])
+def test_answers_can_be_had_of_architectures_that_show_nothing_else(loss: str, shelf: Shelf) -> None:
+    assert shelf.check(recipe(loss), teachers=models(shelf, other("squeezebert")))
+
+
 @pytest.mark.parametrize(
     ("term", "sizes"),
     [
@@ -244,7 +249,7 @@ def test_size_that_cannot_be_is_refused_where_it_was_written(size: str, what: st
 @pytest.mark.parametrize("size", ["0L", "3L-5A", "3L-33H-4A"])
 def test_assistants_size_that_cannot_be_is_refused_where_it_was_written(size: str, shelf: Shelf) -> None:
     found = shelf.refused(recipe(assistants=f"[{size}]", layers="{brt: top}"))
-    assert [problem.where for problem in found] == ["mine.yaml:2  layers.brt", "mine.yaml:5  assistants.0"]
+    assert {problem.where for problem in found} == {"mine.yaml:2  layers.brt", "mine.yaml:5  assistants.0"}
 
 
 def test_size_that_neither_the_flag_nor_the_recipe_says_is_missed(shelf: Shelf, desk: Desk) -> None:

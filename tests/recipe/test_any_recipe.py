@@ -245,7 +245,7 @@ def test_any_text_of_a_flag(name: str, text: str) -> None:
     load_or_refuse(written(RECIPES[name]), made)
 
 
-@pytest.mark.parametrize("depth", [50, 200, 400, 480, 500, 700, 1000])
+@pytest.mark.parametrize("depth", [50, 400, 485, 500, 700])
 @pytest.mark.parametrize(("begin", "end"), [("[", "]"), ("{a: ", "}"), ("{? ", "}")])
 def test_deep_nesting(depth: int, begin: str, end: str) -> None:
     load_or_refuse(f"{EVERYTHING}more: {begin * depth}1{end * depth}\n")
