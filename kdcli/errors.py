@@ -87,7 +87,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 class Problems:
-    """Collects problems so that all of them are reported at once.
+    """Collects problems so that all of them are reported at once; ``noted`` counts those that were found again as well.
 
     >>> problems = Problems()
     >>> problems.add("--seed", "is not a number")
@@ -97,6 +97,7 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: list[Problem] = []
+        self.noted = 0
 
     def __len__(self) -> int:
         return len(self._found)
@@ -114,6 +115,7 @@ class Problems:
             self._note(problem)
 
     def _note(self, problem: Problem) -> None:
+        self.noted += 1
         if problem not in self._found:
             self._found.append(problem)
 

@@ -115,18 +115,19 @@ def layer_pictures(hop: HopPlan, depths: Mapping[str, int]) -> list[RenderableTy
 
 def _maps_by_losses(hop: HopPlan) -> list[tuple[dict[str, dict[int, int]], list[str]]]:
     """The layer maps of all stages together, each with the names of the losses that have it."""
-    by_loss: dict[str, dict[str, dict[int, int]]] = {}
+    by_loss: dict[str, tuple[str, dict[str, dict[int, int]]]] = {}
     for stage in hop.stages:
         for term in stage.terms:
+            _, maps = by_loss.setdefault(term.loss.model_dump_json(), (term.loss.label, {}))
             for teacher, pairs in term.layers.items():
-                by_loss.setdefault(term.loss.label, {}).setdefault(teacher, {}).update(pairs)
+                maps.setdefault(teacher, {}).update(pairs)
     grouped: list[tuple[dict[str, dict[int, int]], list[str]]] = []
-    for loss, maps in by_loss.items():
+    for label, maps in by_loss.values():
         same = next((names for known, names in grouped if known == maps), None)
-        if same is not None:
-            same.append(loss)
-        else:
-            grouped.append((maps, [loss]))
+        if same is not None and label not in same:
+            same.append(label)
+        elif same is None and maps:
+            grouped.append((maps, [label]))
     return grouped
 
 
@@ -135,7 +136,7 @@ def _block(teacher: str, pairs: Pairs, student_layers: int, teacher_layers: int)
     width = max(len("student"), 3)
     lines = [Text.assemble(("student".rjust(width), "green"), "      ", (teacher, "bold"))]
     for ours, theirs in _rows(pairs, student_layers, teacher_layers):
-        matched = ours is not None and theirs is not None
+        matched = ours is not None and theirs is not None and pairs.get(ours) == theirs
         lines.append(
             Text.assemble(
                 ("" if ours is None else str(ours)).rjust(width),
@@ -161,7 +162,7 @@ def _rows(pairs: Pairs, student_layers: int, teacher_layers: int) -> Iterator[tu
     ours, theirs = student_layers, teacher_layers
     for student, teacher in [*reversed(ordered), (-1 if 0 in pairs else 0, -1 if 0 in pairs.values() else 0)]:
         yield from zip_longest(range(ours, student, -1), range(theirs, teacher, -1))
-        if (student, teacher) in pairs.items():
+        if pairs.get(student) == teacher:
             yield student, teacher
         ours, theirs = student - 1, teacher - 1
 

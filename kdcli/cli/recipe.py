@@ -27,8 +27,8 @@ _CHECK = """Examples:
   kdcli recipe check mine.yaml --teachers bert=./my-bert,roberta=./my-roberta --student 4L --set stages.0.epochs=3
 """
 _SCHEMA = (
-    "Examples:\n\n  kdcli recipe schema > recipe.schema.json\n\n  # first line of a recipe, for editors with a YAML "
-    "language server:\n\n  # yaml-language-server: $schema=recipe.schema.json"
+    "Examples:\n\n  kdcli recipe schema > recipe.schema.json\n\n  kdcli recipe schema | python -m json.tool\n\n"
+    "First line of a recipe, for editors: # yaml-language-server: $schema=recipe.schema.json"
 )
 
 
@@ -62,8 +62,9 @@ def show_recipe(
     """Print a recipe as it is written; highlighted on a terminal."""
     with session(quiet=True):
         from kdcli.recipe.catalogue import find
+        from kdcli.recipe.loading import read
 
-        text = find(name).read_text(encoding="utf-8")
+        text = read(find(name, "recipe show"))
         console = results()
         if not console.is_terminal:
             print_document(text.rstrip("\n"))
@@ -96,7 +97,7 @@ def check(
         if teachers is None:
             if student is not None:
                 raise RequestError(Problem("--student", "needs --teachers as well, to hold the recipe against"))
-            results().print(f"{recipe}: the recipe is right in itself; --teachers and --student hold it against models")
+            print_document(f"{recipe}: the recipe is right in itself; --teachers and --student hold it against models")
             return
         from kdcli.cli.plan_view import check_view
         from kdcli.cli.rendering import show

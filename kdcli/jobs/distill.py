@@ -138,9 +138,10 @@ def _train_hop(
 def _train_baseline(open_run: OpenRun) -> None:
     """Train the same student without teachers, where that was asked for and is not there yet."""
     run, plan, task = open_run.folder, open_run.prepared.plan, open_run.prepared.task
-    if not plan.baseline or run.baseline.is_dir():
+    student = plan.alone
+    if student is None or run.baseline.is_dir():
         return
-    student, stages = plan.student_or_fail, plan.hops[-1].stages
+    stages = plan.hops[-1].stages
     open_run.events.emit(WorkStarted("tokenising"))
     alone = [Stage(BASELINE, sum(stage.steps for stage in stages), [HardLabelsTerm()], stages[-1].learning_rates)]
     built = _build(plan, run, student, "pretrained")
@@ -157,11 +158,13 @@ def _build(plan: Plan, run: RunFolder, student: StudentPlan, weights: str) -> Bu
     folder, seed = Path(student.tokenizer_folder), int(plan.request["seed"])
     from transformers import AutoConfig
 
+    described = folder
     if student.source in plan.teacher_names:
         teacher = plan.teacher(student.source)
         trained = weights == "finetuned" or teacher.kind == "assistant"
         folder = trained_folder(teacher, run) if trained else weights_folder(teacher)
-    source_config = AutoConfig.from_pretrained(student.tokenizer_folder, local_files_only=True)
+        described = folder if teacher.kind == "assistant" else described
+    source_config = AutoConfig.from_pretrained(described, local_files_only=True)
     size = Size(student.layers, student.width, student.heads)
     config = student_config(source_config, size, student.copied_layers, plan.task.labels)
     return build_student(config, folder if student.copied_layers else None, student.copied_layers, seed)

@@ -69,7 +69,7 @@ def make_term(term: TermPlan, plan: Plan, hop: HopPlan, projections: Projections
             loss.temperature,
             loss.temperature_squared,
             loss.divergence,
-            loss.weighting,
+            {name: loss.weighting.get(name, 1.0) for name in names} if isinstance(loss.weighting, dict) else loss.weighting,
             loss.normalise_weights,
             loss.scale,
             loss.min_uncertainty,

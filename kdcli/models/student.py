@@ -38,8 +38,10 @@ class Size:
     heads: int | None = None
 
 
-def parse_size(text: str) -> Size | None:
+def parse_size(text: str, where: str = "") -> Size | None:
     """``4L``, ``4L-312H`` or ``4L-312H-12A``; None for anything else, which then is a checkpoint.
+
+    ``where`` names in messages who asked for it.
 
     >>> parse_size("4L-312H-12A")
     Size(layers=4, width=312, heads=12)
@@ -53,7 +55,9 @@ def parse_size(text: str) -> Size | None:
     layers, width, heads = (int(part) if part else None for part in match.groups())
     if 0 in (layers, width, heads) or (width and heads and width % heads):
         raise RequestError(
-            Problem(f"--student {text}", "is not a size that can be built", "4L, 4L-312H, or 4L-312H-12A (312 = 12 · 26)")
+            Problem(
+                where or f"--student {text}", "is not a size that can be built", "4L, 4L-312H, or 4L-312H-12A (312 = 12 · 26)"
+            )
         )
     assert layers is not None
     return Size(layers, width, heads)

@@ -56,26 +56,44 @@ class Blueprint:
 
 
 def plan_student(
-    text: str, teachers: Sequence[Checkpoint], labels: Sequence[str], loaded: LoadedRecipe, problems: Problems
+    text: str,
+    where: str,
+    teachers: Sequence[Checkpoint],
+    labels: Sequence[str],
+    loaded: LoadedRecipe,
+    problems: Problems,
+    *,
+    weights: bool = True,
 ) -> Blueprint | None:
-    """What ``--student`` or the recipe asks for, as sizes and sources; None where it cannot be, with the problems noted."""
+    """What ``--student`` or the recipe asks for, as sizes and sources; None where it cannot be, with the problems noted.
+
+    Args:
+        text: a size, ``teacher``, or a checkpoint.
+        where: who asked for it, as messages begin.
+        teachers: those that it may be cut from.
+        labels: the task's classes.
+        loaded: the recipe.
+        problems: what is wrong so far; more is added.
+        weights: a checkpoint must have weights; else ``config.json`` is enough.
+    """
     try:
-        size = Size(teachers[0].layers) if text == AS_LARGE_AS_TEACHER else parse_size(text)
+        size = Size(teachers[0].layers) if text == AS_LARGE_AS_TEACHER else parse_size(text, where)
         if size is None:
-            return _student_from_checkpoint(text, labels)
-        return _student_from_teacher(text, size, teachers, labels, loaded)
+            return _student_from_checkpoint(text, where, labels, weights)
+        return _student_from_teacher(text, where, size, teachers, labels, loaded)
     except RequestError as error:
         problems.extend(error)
         return None
 
 
-def _student_from_checkpoint(text: str, labels: Sequence[str]) -> Blueprint:
+def _student_from_checkpoint(text: str, where: str, labels: Sequence[str], weights: bool) -> Blueprint:
     try:
-        found = checkpoints.describe(Reference("student", checkpoints.ALIASES.get(text, text), "--student"))
+        reference = Reference("student", checkpoints.ALIASES.get(text, text), "--student")
+        found = checkpoints.describe(reference, weights=weights)
     except RequestError as error:
         if "/" not in text and text not in checkpoints.ALIASES:
             raise RequestError(
-                Problem(f"--student {text}", "is neither a size nor a checkpoint", "4L, 4L-312H, 4L-312H-12A, or a folder")
+                Problem(where, "is neither a size nor a checkpoint", "4L, 4L-312H, 4L-312H-12A, or a folder")
             ) from error
         raise
     size = Size(found.layers, found.width, found.heads)
@@ -84,23 +102,21 @@ def _student_from_checkpoint(text: str, labels: Sequence[str]) -> Blueprint:
 
 
 def _student_from_teacher(
-    text: str, size: Size, teachers: Sequence[Checkpoint], labels: Sequence[str], loaded: LoadedRecipe
+    text: str, where: str, size: Size, teachers: Sequence[Checkpoint], labels: Sequence[str], loaded: LoadedRecipe
 ) -> Blueprint:
     init = loaded.recipe.student.init
     by_name = {checkpoint.name: checkpoint for checkpoint in teachers}
     source = by_name.get(init.source, teachers[0])
     if size.heads is not None and (size.width or source.width) % size.heads:
-        raise RequestError(
-            Problem(f"--student {text}", f"{size.heads} heads do not divide the width {size.width or source.width}")
-        )
+        raise RequestError(Problem(where, f"{size.heads} heads do not divide the width {size.width or source.width}"))
     resized = size.width not in (None, source.width) or size.heads not in (None, source.heads)
     if init.source == SCRATCH or resized:
         return _blueprint(text, SCRATCH, source, size, [], init.weights, labels)
-    rows = _copied_layers(size.layers, source, loaded, text)
+    rows = _copied_layers(size.layers, source, loaded, where)
     return _blueprint(text, source.name, source, size, rows, init.weights, labels)
 
 
-def _copied_layers(count: int, source: Checkpoint, loaded: LoadedRecipe, text: str) -> list[int]:
+def _copied_layers(count: int, source: Checkpoint, loaded: LoadedRecipe, where: str) -> list[int]:
     layers = loaded.recipe.student.init.layers
     path: KeyPath = ("student", "init", "layers")
     if isinstance(layers, list):
@@ -117,7 +133,7 @@ def _copied_layers(count: int, source: Checkpoint, loaded: LoadedRecipe, text: s
     if count > source.layers:
         raise RequestError(
             Problem(
-                f"--student {text}",
+                where,
                 f"is deeper than the teacher that it is cut from ({source.name} has {source.layers} layers)",
                 f"at most {source.layers} layers",
                 remedy=f"--student {max(1, source.layers // 2)}L, or --set student.init.from=scratch with an explicit "
@@ -133,10 +149,11 @@ def _matched_layers(count: int, source: Checkpoint, loaded: LoadedRecipe) -> lis
     """The source's layers that the recipe's layer map gives to the student's layers 1, 2, …."""
     layers = loaded.recipe.layers
     spec = layers.get(source.name, "uniform") if isinstance(layers, dict) else layers
+    path: KeyPath = ("layers", source.name) if isinstance(layers, dict) else ("layers",)
     try:
         pairs = resolve(spec, count, source.layers)
     except LayerMapError as error:
-        where = loaded.document.where(("layers",))
+        where = loaded.document.where(path)
         raise RequestError(Problem(where, str(error), error.expected, str(spec), error.remedy)) from error
     missing = [row for row in range(1, count + 1) if not pairs.get(row)]
     if missing:
@@ -162,7 +179,13 @@ def _blueprint(
     labels: Sequence[str],
 ) -> Blueprint:
     config = student_config(source.config, size, rows, labels)
-    total, in_blocks = parameter_count(config, classifier=True), 12 * config.num_hidden_layers * config.hidden_size**2
+    try:
+        total, in_blocks = parameter_count(config, classifier=True), 12 * config.num_hidden_layers * config.hidden_size**2
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # as each architecture refuses a size
+        why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise RequestError(
+            Problem(f"--student {text}", f"{source.model_type} cannot be built in that size", found=why)
+        ) from error
     plan = StudentPlan(
         reference=text,
         source=source_name,

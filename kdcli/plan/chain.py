@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdcli.errors import Problems
+from kdcli.errors import Problems, RequestError
 from kdcli.models.checkpoints import Checkpoint
 from kdcli.models.student import parse_size
 from kdcli.plan.blueprint import Blueprint, plan_student
@@ -33,6 +33,9 @@ def plan_hops(
     loaded: LoadedRecipe,
     rows_per_epoch: int,
     problems: Problems,
+    *,
+    flagged: bool = True,
+    weights: bool = True,
 ) -> list[Hop]:
     """The trainings from the teachers to the student; what cannot be planned is noted as a problem.
 
@@ -43,38 +46,44 @@ def plan_hops(
         loaded: the recipe.
         rows_per_epoch: training samples.
         problems: what is wrong so far; more is added.
+        flagged: the user named the student on the command line; else the recipe did.
+        weights: a student that is a checkpoint must have weights; else ``config.json`` is enough.
     """
-    last = plan_student(student, teachers, labels, loaded, problems)
+    _refuse_unknown_names(loaded, teachers, problems)
+    where = f"--student {student}" if flagged else loaded.document.where(("student", "size"))
+    last = plan_student(student, where, teachers, labels, loaded, problems, weights=weights)
     if last is None:
         return []
-    _refuse_unknown_names(loaded, teachers, last, problems)
+    given = [teacher.name for teacher in teachers]
     hops: list[Hop] = []
     now = list(teachers)
     for place, text in enumerate(loaded.recipe.assistants):
         size = _assistant_size(text, place, now[0], last, loaded, problems)
-        assistant = None if size is None else plan_student(size, now, labels, loaded, problems)
+        there = loaded.document.where(("assistants", place))
+        assistant = None if size is None else plan_student(size, there, now, labels, loaded, problems)
         if assistant is None:
             return hops
         name = f"assistant-{place + 1}"
-        hops.append(_hop(name, assistant, now, loaded, rows_per_epoch, problems))
+        hops.append(_hop(name, assistant, now, given, loaded, rows_per_epoch, problems))
         now = [assistant.as_teacher(name, labels)]
     if loaded.recipe.assistants:
-        again = plan_student(student, now, labels, loaded, problems)
+        again = plan_student(student, where, now, labels, loaded, problems, weights=weights)
         if again is None:
             return hops
         last = again
-    return [*hops, _hop(DISTILL, last, now, loaded, rows_per_epoch, problems)]
+    return [*hops, _hop(DISTILL, last, now, given, loaded, rows_per_epoch, problems)]
 
 
 def _hop(
     name: str,
     student: Blueprint,
     teachers: list[Checkpoint],
+    given: Sequence[str],
     loaded: LoadedRecipe,
     rows_per_epoch: int,
     problems: Problems,
 ) -> Hop:
-    models = Models(loaded, teachers, student, problems)
+    models = Models(loaded, teachers, given, student, problems)
     stages = plan_stages(name, models, rows_per_epoch)
     plan = HopPlan(name=name, student=student.plan, teachers=[teacher.name for teacher in teachers], stages=stages)
     return Hop(plan, student, teachers)
@@ -85,16 +94,20 @@ def _assistant_size(
 ) -> str | None:
     """The assistant's size in layers; None if it is not between its teacher and the student."""
     deepest, depth = teacher.layers, student.plan.layers
+    where = loaded.document.where(("assistants", place))
     if text == MIDWAY:
         layers = (deepest + depth + 1) // 2
-        text = f"{layers}L"
     else:
-        size = parse_size(text)
+        try:
+            size = parse_size(text, where)
+        except RequestError as error:
+            problems.extend(error)
+            return None
         layers = size.layers if size is not None else -1
     if depth < layers < deepest:
-        return text
+        return f"{layers}L" if text == MIDWAY else text
     problems.add(
-        loaded.document.where(("assistants", place)),
+        where,
         "is not an assistant between its teacher and the student",
         expected=f"{MIDWAY}, or a size of more than {depth} and less than {deepest} layers, such as {(deepest + depth) // 2}L"
         if deepest - depth > 1
@@ -104,10 +117,9 @@ def _assistant_size(
     return None
 
 
-def _refuse_unknown_names(loaded: LoadedRecipe, teachers: Sequence[Checkpoint], student: Blueprint, problems: Problems) -> None:
+def _refuse_unknown_names(loaded: LoadedRecipe, teachers: Sequence[Checkpoint], problems: Problems) -> None:
     """Names in the recipe, outside of the stages, that no teacher has."""
     recipe = loaded.recipe
-    models = Models(loaded, teachers, student, problems)
     used: list[tuple[KeyPath, str]] = []
     if isinstance(recipe.layers, dict):
         used += [(("layers", name), name) for name in recipe.layers]
@@ -115,4 +127,4 @@ def _refuse_unknown_names(loaded: LoadedRecipe, teachers: Sequence[Checkpoint], 
     if source not in (FIRST_TEACHER, SCRATCH):
         used.append((("student", "init", "from"), source))
     for path, name in used:
-        refuse_unknown(name, path, [teacher.name for teacher in teachers], models)
+        refuse_unknown(name, path, [teacher.name for teacher in teachers], loaded, problems)

@@ -172,6 +172,7 @@ class Plan(_Part):
         teachers: those that were given, then the assistants.
         cofinetune: stages in which the bare teachers are trained.
         hops: the trainings of the assistants in order, then that of the student; none when teachers alone are trained.
+        alone: the student as it is without anybody who teaches it, cut from a given teacher; for the baseline.
         precision: what the training computes in.
         notes: what the user should know before it begins.
     """
@@ -183,6 +184,7 @@ class Plan(_Part):
     teachers: list[TeacherPlan]
     cofinetune: list[StagePlan]
     hops: list[HopPlan]
+    alone: StudentPlan | None
     precision: Literal["fp32", "bf16", "fp16"]
     device: str
     baseline: bool

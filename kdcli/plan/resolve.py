@@ -15,18 +15,30 @@ from kdcli import __version__
 from kdcli.data.task import Task
 from kdcli.data.tokens import fingerprint as tokenizer_fingerprint
 from kdcli.data.tokens import tokenise
-from kdcli.errors import Problem, Problems, RequestError, did_you_mean
+from kdcli.errors import Problem, Problems, RequestError
 from kdcli.models import checkpoints
 from kdcli.models.checkpoints import SHARED_HEAD, Checkpoint, Reference
 from kdcli.models.loading import load_tokenizer, quiet_transformers
-from kdcli.plan.blueprint import Blueprint, parameter_count
+from kdcli.plan.blueprint import Blueprint, parameter_count, plan_student
 from kdcli.plan.chain import Hop, plan_hops
 from kdcli.plan.estimate import estimate
 from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.labels import match_labels
-from kdcli.plan.plan import COFINETUNE, HopPlan, Plan, SplitPlan, StagePlan, TaskPlan, TeacherKind, TeacherPlan, TermPlan
+from kdcli.plan.plan import (
+    COFINETUNE,
+    HopPlan,
+    Plan,
+    SplitPlan,
+    StagePlan,
+    StudentPlan,
+    TaskPlan,
+    TeacherKind,
+    TeacherPlan,
+    TermPlan,
+)
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.stages import steps
+from kdcli.plan.terms import refuse_unknown
 from kdcli.recipe import catalogue, loading
 from kdcli.recipe.document import KeyPath
 from kdcli.recipe.loading import LoadedRecipe
@@ -61,10 +73,18 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
     problems.raise_if_any()
     teachers = [_teacher(checkpoint, task, loaded, problems) for checkpoint in found]
     for name in loaded.recipe.teachers.labels:
-        _refuse_unknown(("teachers", "labels", name), name, [checkpoint.name for checkpoint in found], loaded, problems)
+        refuse_unknown(name, ("teachers", "labels", name), [checkpoint.name for checkpoint in found], loaded, problems)
     hops: list[Hop] = []
     if request.command == "distill":
-        hops = plan_hops(asked_student(request, loaded), found, task.labels, loaded, len(task.lessons), problems)
+        hops = plan_hops(
+            asked_student(request, loaded),
+            found,
+            task.labels,
+            loaded,
+            len(task.lessons),
+            problems,
+            flagged=request.student is not None,
+        )
     _refuse_too_long(loaded, found, hops[-1].blueprint if hops else None, problems)
     _refuse_missing_answers(request, loaded, task, teachers, problems)
     try:
@@ -87,6 +107,7 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
         teachers=teachers,
         cofinetune=cofinetune,
         hops=[hop.plan for hop in hops],
+        alone=_alone(request, loaded, found, task) if baseline else None,
         precision=precision,
         device=str(device),
         baseline=baseline,
@@ -141,8 +162,8 @@ def check_recipe(
     if wanted is None:
         raise RequestError(Problem("--student", "is missing", "a size such as 4L, to hold the layer maps against"))
     for name in loaded.recipe.teachers.labels:
-        _refuse_unknown(("teachers", "labels", name), name, [checkpoint.name for checkpoint in found], loaded, problems)
-    hops = plan_hops(wanted, found, ("0", "1"), loaded, 1000, problems)
+        refuse_unknown(name, ("teachers", "labels", name), [checkpoint.name for checkpoint in found], loaded, problems)
+    hops = plan_hops(wanted, found, ("0", "1"), loaded, 1000, problems, flagged=student is not None, weights=False)
     _refuse_too_long(loaded, found, hops[-1].blueprint if hops else None, problems)
     problems.raise_if_any()
     depths = {teacher.name: teacher.layers for hop in hops for teacher in hop.teachers}
@@ -213,16 +234,6 @@ def _kind_and_order(
         return kind, None
 
 
-def _refuse_unknown(path: KeyPath, name: str, names: list[str], loaded: LoadedRecipe, problems: Problems) -> None:
-    if name not in names:
-        problems.add(
-            loaded.document.where(path),
-            f"there is no teacher {name!r}",
-            expected="one of " + ", ".join(names),
-            remedy=did_you_mean(name, names),
-        )
-
-
 def _refuse_missing_answers(
     request: TrainRequest, loaded: LoadedRecipe, task: Task, teachers: Sequence[TeacherPlan], problems: Problems
 ) -> None:
@@ -232,8 +243,8 @@ def _refuse_missing_answers(
         return
     for row, stage in enumerate(recipe.stages):
         for place, term in enumerate(stage.objective):
-            if isinstance(term, SoftLabels) and term.weight != 0 and by_error(term) and task.unlabelled:
-                key = "scale" if term.scale == "correctness" else "weighting"
+            asks = isinstance(term, SoftLabels) and term.weight != 0 and task.unlabelled
+            for key in by_error(term) if asks and isinstance(term, SoftLabels) else ():
                 problems.add(
                     loaded.document.where(("stages", row, "objective", place, key)),
                     f"needs gold labels, which {task.unlabelled} of the training rows do not have",
@@ -275,6 +286,13 @@ def _assistant(hop: Hop) -> TeacherPlan:
         order=None,
         fingerprint="",
     )
+
+
+def _alone(request: TrainRequest, loaded: LoadedRecipe, teachers: Sequence[Checkpoint], task: Task) -> StudentPlan:
+    """The student as it would be without any assistant on the way."""
+    blueprint = plan_student(asked_student(request, loaded), "--student", teachers, task.labels, loaded, Problems())
+    assert blueprint is not None
+    return blueprint.plan
 
 
 def _with_same_tokens(teachers: Sequence[TeacherPlan], student: Blueprint) -> list[TeacherPlan]:

@@ -26,16 +26,29 @@ def plan_stages(phase: str, models: Models, rows_per_epoch: int) -> list[StagePl
     planned: list[StagePlan] = []
     for row, stage in enumerate(models.loaded.recipe.stages):
         path: KeyPath = ("stages", row)
-        before = len(models.problems)
+        before = models.problems.noted
         terms = [
             plan_term(loss, (*path, "objective", place), models)
             for place, loss in enumerate(stage.objective)
             if loss.weight != 0
         ]
         _check_stage(stage, terms, path, models)
-        if len(models.problems) > before:
-            continue
-        for name, chosen in _expanded(stage, terms):
+        expanded = [] if models.problems.noted > before else _expanded(stage, terms)
+        taken = [other.name for other in models.loaded.recipe.stages if other is not stage]
+        for name, chosen in expanded:
+            if name in taken:
+                models.problems.add(
+                    models.where((*path, "expand")),
+                    f"makes a stage {name}, and another one has that name",
+                    expected="names that differ from " + ", ".join(made for made, _ in expanded),
+                )
+            if stage.until is not None and stage.until.loss not in [term.loss.label for term in chosen]:
+                models.problems.add(
+                    models.where((*path, "until", "loss")),
+                    f"stage {name} has no loss {stage.until.loss!r} once it is expanded",
+                    expected="a loss on every layer that the stage is expanded over",
+                    remedy="one of " + ", ".join(term.loss.label for term in chosen),
+                )
             planned.append(_stage(phase, name, stage, chosen, models, rows_per_epoch))
             if not planned[-1].moves:
                 models.problems.add(
@@ -65,7 +78,7 @@ def _check_stage(stage: Stage, terms: Sequence[TermPlan], path: KeyPath, models:
             expected="one of " + ", ".join(labels),
             remedy=did_you_mean(stage.until.loss, labels),
         )
-    if stage.expand is not None and not any(term.layers for term in terms):
+    if stage.expand is not None and not any(compares_layers(term.loss) for term in terms):
         models.problems.add(
             models.where((*path, "expand")),
             "there is no loss on layers in this stage to be expanded",
@@ -150,7 +163,8 @@ def _reached(terms: Sequence[TermPlan], models: Models) -> list[Place]:
     highest = -1
     for term in terms:
         if isinstance(term.loss, RandomLayers):
-            reach = max(1, depth - 1)
+            deepest = max(models.depth(name) for name in term.teachers)
+            reach = min(max(1, depth - 1), max(1, deepest - 1))
         elif compares_layers(term.loss):
             reach = max((layer for pairs in term.layers.values() for layer in pairs), default=-1)
         else:

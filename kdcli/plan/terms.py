@@ -45,12 +45,14 @@ class Models:
     Attributes:
         loaded: the recipe and where its values stand.
         teachers: those that teach here.
+        given: names of those that the user named; where an assistant teaches, it stands in for all of them.
         student: as planned.
         problems: where everything that is wrong is noted.
     """
 
     loaded: LoadedRecipe
     teachers: Sequence[Checkpoint]
+    given: Sequence[str]
     student: Blueprint
     problems: Problems
 
@@ -58,9 +60,9 @@ class Models:
         """The place of a value of the recipe, as messages begin."""
         return self.loaded.document.where(path)
 
-    def written(self, path: KeyPath) -> bool:
-        """Whether the recipe's author wrote that value, rather than leaving it to its default."""
-        return path in self.loaded.document.places
+    def depth(self, name: str) -> int:
+        """How many layers a teacher has."""
+        return next(teacher.layers for teacher in self.teachers if teacher.name == name)
 
 
 def plan_term(loss: Loss, path: KeyPath, models: Models) -> TermPlan:
@@ -75,7 +77,7 @@ def plan_term(loss: Loss, path: KeyPath, models: Models) -> TermPlan:
         return TermPlan(loss=loss)
     teachers = _teachers(loss, path, models)
     _refuse_unserved(loss, teachers, path, models)
-    if isinstance(loss, SoftLabels):
+    if isinstance(loss, SoftLabels) and (loss.teachers is None or len(teachers) == len(set(loss.teachers))):
         _check_weighting(loss, teachers, path, models)
     layers = _layers(loss, teachers, path, models) if isinstance(loss, LayeredLoss) and compares_layers(loss) else {}
     heads: Heads = {}
@@ -98,19 +100,20 @@ def plan_term(loss: Loss, path: KeyPath, models: Models) -> TermPlan:
 
 
 def _teachers(loss: TeacherLoss, path: KeyPath, models: Models) -> list[Checkpoint]:
-    names = [teacher.name for teacher in models.teachers]
     if loss.teachers is None:
         return list(models.teachers)
     for name in loss.teachers:
-        refuse_unknown(name, (*path, "teachers"), names, models)
+        refuse_unknown(name, (*path, "teachers"), models.given, models.loaded, models.problems)
+    if not any(teacher.name in models.given for teacher in models.teachers):
+        return list(models.teachers)
     return [teacher for teacher in models.teachers if teacher.name in loss.teachers]
 
 
-def refuse_unknown(name: str, path: KeyPath, names: Sequence[str], models: Models) -> None:
+def refuse_unknown(name: str, path: KeyPath, names: Sequence[str], loaded: LoadedRecipe, problems: Problems) -> None:
     """Note a teacher's name that nobody has."""
     if name not in names:
-        models.problems.add(
-            models.where(path),
+        problems.add(
+            loaded.document.where(path),
             f"there is no teacher {name!r}",
             expected="one of " + ", ".join(names),
             remedy=did_you_mean(name, names),
@@ -120,7 +123,7 @@ def refuse_unknown(name: str, path: KeyPath, names: Sequence[str], models: Model
 def _named(spec: Any, key: str, path: KeyPath, models: Models) -> None:
     """Check the teachers' names in a map by teacher."""
     for name in spec if isinstance(spec, dict) else ():
-        refuse_unknown(str(name), (*path, key, name), [teacher.name for teacher in models.teachers], models)
+        refuse_unknown(str(name), (*path, key, name), models.given, models.loaded, models.problems)
 
 
 def kinds_needed(loss: Loss) -> frozenset[str]:
@@ -158,15 +161,16 @@ def _refuse_unserved(loss: Loss, teachers: Sequence[Checkpoint], path: KeyPath, 
 
 def _check_weighting(loss: SoftLabels, teachers: Sequence[Checkpoint], path: KeyPath, models: Models) -> None:
     names = [teacher.name for teacher in teachers]
+    weighed = [name for name in names if name in models.given]
     if isinstance(loss.weighting, dict):
         for name in loss.weighting:
-            refuse_unknown(name, (*path, "weighting", name), names, models)
-        missing = [name for name in names if name not in loss.weighting]
+            refuse_unknown(name, (*path, "weighting", name), models.given, models.loaded, models.problems)
+        missing = [name for name in weighed if name not in loss.weighting]
         if missing:
             models.problems.add(
                 models.where((*path, "weighting")), "has no weight for every teacher", expected="also " + ", ".join(missing)
             )
-        elif not sum(loss.weighting[name] for name in names):
+        elif weighed and not sum(loss.weighting[name] for name in weighed):
             models.problems.add(
                 models.where((*path, "weighting")), "the teachers' weights sum to zero", expected="one above 0 at least"
             )
@@ -213,11 +217,13 @@ def _layers(loss: LayeredLoss, teachers: Sequence[Checkpoint], path: KeyPath, mo
         try:
             pairs = resolve(chosen, models.student.plan.layers, teacher.layers)
         except LayerMapError as error:
+            count = models.student.plan.layers
+            teacher_side = "" if error.of_student else f"; teacher {teacher.name} is {teacher.reference}"
             models.problems.add(
                 models.where(place),
                 str(error),
-                expected=f"{error.expected}; teacher {teacher.name} is {teacher.reference}",
-                found=f"{chosen} for a student of {models.student.plan.layers} layers",
+                expected=error.expected + teacher_side,
+                found=f"{chosen} for a student of {count} layer{'s' if count > 1 else ''}",
                 remedy=error.remedy,
             )
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass, field
 from functools import reduce
@@ -14,6 +15,7 @@ from kdcli.errors import Problem, RequestError
 Key = str | int
 KeyPath = tuple[Key, ...]
 _MOST_VALUES = 20_000
+_ROW = re.compile(r"[0-9]{1,6}")
 _CORE = "tag:yaml.org,2002:"
 _TAGS: dict[type[yaml.Node], frozenset[str]] = {
     yaml.MappingNode: frozenset({f"{_CORE}map"}),
@@ -61,7 +63,7 @@ class Override:
         key, equals, value = text.partition("=")
         if not equals or not all(part.strip() for part in key.split(".")):
             raise RequestError(Problem(flag, "is not of the form key=value", "--set training.batch_size=16", text))
-        path = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
+        path = tuple(int(part) if _ROW.fullmatch(part) else part for part in key.strip().split("."))
         return cls(path, parse(value, flag).data, flag)
 
 
@@ -168,7 +170,7 @@ def expanded(override: Override, data: Any) -> list[Override]:
                 override.flag, f"there is no list {dotted(before) or 'of stages'} for the *", "stages.*.epochs=3", brief(block)
             )
         )
-    rows = [Override((*before, row, *behind), override.value, override.flag) for row in range(len(block))]
+    rows = [Override((*before, row, *behind), copy.deepcopy(override.value), override.flag) for row in range(len(block))]
     return [single for row in rows for single in expanded(row, data)]
 
 

@@ -6,12 +6,17 @@ from kdcli.recipe.schema import NamedLayerMap
 
 
 class LayerMapError(ValueError):
-    """A layer map that cannot be resolved, with what was expected and what would help."""
+    """A layer map that cannot be resolved, with what was expected and what would help.
 
-    def __init__(self, what: str, expected: str, remedy: str = "") -> None:
+    Attributes:
+        of_student: it does not fit the student, whoever teaches it.
+    """
+
+    def __init__(self, what: str, expected: str, remedy: str = "", of_student: bool = False) -> None:
         super().__init__(what)
         self.expected = expected
         self.remedy = remedy
+        self.of_student = of_student
 
 
 def named_map(name: NamedLayerMap, student_layers: int, teacher_layers: int) -> dict[int, int]:
@@ -42,13 +47,14 @@ def named_map(name: NamedLayerMap, student_layers: int, teacher_layers: int) -> 
         raise LayerMapError(
             f"layer map {name!r} needs a teacher at least as deep as the student",
             f"at most {teacher_layers} student layers (the teacher has {teacher_layers}), or an explicit map",
-            f"--student {teacher_layers}L, or an explicit map such as {{1: 1, {student_layers}: {teacher_layers}}}",
+            f"--student {teacher_layers}L, or an explicit map such as {{bert: {{1: 1, {student_layers}: {teacher_layers}}}}}",
         )
     if name in ("skip", "last-intermediate") and student_layers == 1:
         raise LayerMapError(
             f"layer map {name!r} leaves the top layer out, and the student has no other",
             "a student of two layers or more, or another map",
             "layers: uniform",
+            of_student=True,
         )
     rows = range(1, student_layers + 1)
     if name == "first":

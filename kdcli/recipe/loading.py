@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from kdcli.errors import Problem, RequestError, did_you_mean
 from kdcli.recipe.document import Document, Key, KeyPath, Override, at, brief, expanded, parse, put
-from kdcli.recipe.schema import Recipe
+from kdcli.recipe.schema import LossBlock, Recipe
 from kdcli.recipe.words import allowed
 
 
@@ -30,11 +31,19 @@ def load(path: Path, overrides: Sequence[Override] = ()) -> LoadedRecipe:
     Raises:
         RequestError: with every mistake at once: file and line, key path, what was expected, what was found.
     """
+    return loads(read(path), str(path), overrides)
+
+
+def read(path: Path) -> str:
+    """The text of a recipe file.
+
+    Raises:
+        RequestError: it cannot be read, or is no text.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(Problem(str(path), "cannot be read as a recipe", found=str(error))) from error
-    return loads(text, str(path), overrides)
 
 
 def loads(text: str, origin: str, overrides: Sequence[Override] = ()) -> LoadedRecipe:
@@ -52,13 +61,24 @@ def loads(text: str, origin: str, overrides: Sequence[Override] = ()) -> LoadedR
 
 
 def _problems(document: Document, details: Sequence[Any]) -> list[Problem]:
-    """All findings; a key that is missing because it is misspelt beside it is told once, as the misspelling."""
+    """All findings; what follows from another one is not told.
+
+    A key that is missing because it is misspelt beside it is told as the misspelling, and a key of the wrong kind without what
+    is wrong with its value.
+    """
     problems = [_problem(document, detail) for detail in details]
     meant = set()
+    wrong_keys = {detail["loc"][:-1] for detail in details if detail["loc"][-1:] == ("[key]",)}
     for detail, problem in zip(details, problems, strict=True):
         if detail["type"] == "extra_forbidden" and problem.remedy:
             meant.add((*detail["loc"][:-1], problem.remedy.split("'")[1]))
-    return [problem for detail, problem in zip(details, problems, strict=True) if detail["loc"] not in meant]
+    told = [
+        problem
+        for detail, problem in zip(details, problems, strict=True)
+        if detail["loc"] not in meant
+        and (detail["loc"][-1:] == ("[key]",) or not any(detail["loc"][: len(key)] == key for key in wrong_keys))
+    ]
+    return list(dict.fromkeys(told))
 
 
 def _problem(document: Document, detail: Any) -> Problem:
@@ -71,26 +91,48 @@ def _problem(document: Document, detail: Any) -> Problem:
         return Problem(document.where(path), f"unknown key {path[-1]!r}", "one of " + ", ".join(known), "", remedy)
     if kind == "missing":
         return Problem(document.where(path), f"the key {path[-1]!r} is missing")
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
+    if detail["loc"][-1:] == ("[key]",):
+        return Problem(document.where(path), "has a wrong value", _expected_key(path, document.data), brief(path[-1]))
+    annotation = _annotation_at(path, document.data)
+    if kind in ("union_tag_invalid", "union_tag_not_found") and "a loss" in allowed(annotation):
         return _unknown_loss(document, path, detail)
-    remedy = ""
-    if kind in ("literal_error", "enum"):
-        choices = [choice.strip(" '") for choice in detail["ctx"]["expected"].replace(" or ", ",").split(",")]
-        remedy = did_you_mean(str(detail["input"]), choices)
-    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    if kind == "literal_error" and str(detail["loc"][-1]).startswith("<"):
-        message = " or ".join(allowed(_annotation_at(path, document.data))).replace("`", "")
-    return Problem(document.where(path), "has a wrong value", message, brief(detail["input"]), remedy)
+    words = allowed(annotation)
+    remedy = did_you_mean(str(detail["input"]), _choices(words)) if isinstance(detail["input"], str) else ""
+    expected = _IN_WORDS.get(kind) or " or ".join(words).replace("`", "")
+    if kind == "value_error" or (kind in _SAID_WELL and len(words) == 1) or not words:
+        expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return Problem(document.where(path), "has a wrong value", expected, brief(detail["input"]), remedy)
+
+
+_SAID_WELL = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"})
+_IN_WORDS = {
+    "too_short": "one entry at least",
+    "string_too_short": "a text that is not empty",
+    "string_pattern_mismatch": "letters, digits, - and _",
+}
+
+
+def _choices(words: Sequence[str]) -> list[str]:
+    return [choice for word in words for choice in re.findall(r"`([^`]+)`", word)]
+
+
+def _expected_key(path: KeyPath, data: Any) -> str:
+    """What the keys of the map around ``path`` have to be."""
+    inside = "map of text" in " ".join(allowed(_annotation_at(path[:-1], data)))
+    return "the name of a teacher, as in {bert: …}" if inside else "the number of a layer or head"
 
 
 def _unknown_loss(document: Document, path: KeyPath, detail: Any) -> Problem:
+    given = detail["input"]
     names = [part.strip(" '") for part in detail.get("ctx", {}).get("expected_tags", "").split(",") if part.strip()]
-    if all(name.startswith("<") for name in names) and names:
-        expected = " or ".join(allowed(_annotation_at(path, document.data))).replace("`", "")
-        return Problem(document.where(path), "has a wrong value", expected, brief(detail["input"]))
-    found = detail["input"].get("loss") if isinstance(detail["input"], dict) else detail["input"]
-    if found is None or not isinstance(detail["input"], dict):
-        return Problem(document.where(path), "a term of the objective needs a loss", "{loss: soft-labels, …}", brief(found))
+    if not isinstance(given, dict) or "loss" not in given:
+        keys = [str(key) for key in given] if isinstance(given, dict) else []
+        near = next((key for key in keys if did_you_mean(key, ["loss"])), None)
+        remedy = f"'loss' in place of '{near}'" if near else ""
+        return Problem(
+            document.where(path), "a term of the objective needs a loss", "{loss: soft-labels, …}", brief(given), remedy
+        )
+    found = given["loss"]
     return Problem(
         document.where((*path, "loss")),
         f"unknown loss {found!r}",
@@ -135,14 +177,19 @@ def _keys_at(path: KeyPath, data: Any) -> list[str]:
 
 
 def _inside(annotation: Any, key: Key, data: Any) -> Any:
+    """The annotation of what stands under a key; None where nothing may."""
     model = _model(annotation, data)
     if model is not None:
         for name, info in model.model_fields.items():
-            if key in (name, info.alias):
-                return info.annotation if not info.discriminator else Annotated[info.annotation, info]
+            if key == (info.alias or name):
+                return Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
         return None
-    arguments = get_args(_bare(annotation))
-    return arguments[-1] if arguments else None
+    bare = _bare(annotation)
+    if get_origin(bare) in (Union, UnionType):
+        found = [_inside(member, key, data) for member in get_args(bare)]
+        return next((member for member in found if member is not None), None)
+    fits = list if isinstance(data, list) else dict
+    return get_args(bare)[-1] if get_origin(bare) is fits else None
 
 
 def _bare(annotation: Any) -> Any:
@@ -152,15 +199,17 @@ def _bare(annotation: Any) -> Any:
 
 
 def _model(annotation: Any, data: Any) -> type[BaseModel] | None:
-    """The block that an annotation stands for; of a union, the one whose ``loss`` is written in the data."""
+    """The block that an annotation stands for; of a union of losses, the one whose ``loss`` is written in the data."""
     annotation = _bare(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if get_origin(annotation) in (Union, UnionType):
-        members = [_model(member, data) for member in get_args(annotation) if member is not NoneType]
-        models = [member for member in members if member is not None]
-        wanted = data.get("loss") if isinstance(data, dict) else None
-        for model in models:
-            if "loss" not in model.model_fields or wanted in get_args(model.model_fields["loss"].annotation):
+    if get_origin(annotation) in (Union, UnionType) and isinstance(data, dict):
+        for member in get_args(annotation):
+            model = _model(member, data)
+            if model is not None and (not issubclass(model, LossBlock) or data.get("loss") in _loss_names(model)):
                 return model
     return None
+
+
+def _loss_names(model: type[LossBlock]) -> tuple[str, ...]:
+    return get_args(model.model_fields["loss"].annotation)

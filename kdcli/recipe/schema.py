@@ -16,14 +16,13 @@ FIRST_TEACHER = "first-teacher"
 SCRATCH = "scratch"
 AS_LARGE_AS_TEACHER = "teacher"
 MIDWAY = "midway"
+_MOST_EPOCHS = 10_000
 
 
 class Block(BaseModel):
     """A block of a recipe: immutable, and strict about its keys and the types of its values."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False, use_attribute_docstrings=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def _shape(value: Any) -> str:
@@ -96,7 +95,7 @@ class Cofinetune(Block):
     which: Literal["bare", "all"] = Field(
         "bare", description="bare: teachers that have no trained head; all: every teacher, dropping the heads they have"
     )
-    epochs: float = Field(3, gt=0, description="passes over the training split")
+    epochs: float = Field(3, gt=0, le=_MOST_EPOCHS, description="passes over the training split")
     learning_rate: float = Field(5e-5, gt=0, description="peak learning rate of the encoders")
     head_learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of the shared head")
 
@@ -341,7 +340,7 @@ class Stage(Block):
     """One part of the training: what is minimised, for how long, and what moves."""
 
     name: str = Field(min_length=1, description="stands in logs and messages")
-    epochs: float = Field(3, gt=0, description="passes over the training split")
+    epochs: float = Field(3, gt=0, le=_MOST_EPOCHS, description="passes over the training split")
     objective: list[Loss] = Field(min_length=1, description="the terms that are summed")
     expand: Literal["progressive", "stacked"] | None = Field(
         None,
@@ -349,7 +348,12 @@ class Stage(Block):
         "all layers up to it (stacked); losses without layers stay",
     )
     until: Until | None = Field(None, description="a rule for moving on earlier")
-    freeze: list[Literal["embeddings", "head"] | Annotated[int, Field(ge=1)]] = Field(
+    freeze: list[
+        Annotated[
+            Annotated[Literal["embeddings", "head"], Tag("<name>")] | Annotated[int, Field(ge=1), Tag("<number>")],
+            Discriminator(_shape),
+        ]
+    ] = Field(
         default_factory=list, description="parts of the student that stay as they are: embeddings, head, numbers of layers"
     )
     learning_rate: float | None = Field(None, gt=0, description="peak learning rate of the student; null: training's")
@@ -436,9 +440,10 @@ class Recipe(Block):
 
     def weights_by_error(self) -> bool:
         """Whether a term weights its teachers by their errors on gold labels."""
-        return any(isinstance(term, SoftLabels) and by_error(term) for term in self.terms())
+        return any(isinstance(term, SoftLabels) and bool(by_error(term)) for term in self.terms())
 
 
-def by_error(term: SoftLabels) -> bool:
-    """Whether a term looks at the teachers' errors on gold labels."""
-    return term.weighting in ("inverse-error", "softmax-error") or term.scale == "correctness"
+def by_error(term: SoftLabels) -> list[str]:
+    """The keys by which a term looks at the teachers' errors on gold labels; none if it does not."""
+    asks = {"weighting": term.weighting in ("inverse-error", "softmax-error"), "scale": term.scale == "correctness"}
+    return [key for key, asked in asks.items() if asked]

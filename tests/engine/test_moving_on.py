@@ -149,6 +149,15 @@ def test_a_rule_that_is_never_met_changes_nothing(material: Material, folder: Pa
     assert told.of(Note) == []
 
 
+def test_the_last_steps_of_a_stage_that_ends_early_are_logged_too(material: Material, tmp_path: Path) -> None:
+    """A stage of a hundred steps is logged after every other one; it ends with its third."""
+    until = Until(loss="hard-labels", below=100.0, window=0.5)
+    told = Told()
+    trainer(tmp_path, told).run(phase(material, [Part(100, until=until), Part(1)], terms=labels_alone, teachers=False))
+    assert [event.step for event in told.of(StepDone)] == [1, 2, 3, 101]
+    assert [event.step for event in told.of(Logged)] == [2, 3, 101]
+
+
 def test_a_window_that_is_cut_short_by_the_end_of_the_stage_is_not_looked_at(material: Material, tmp_path: Path) -> None:
     """Five steps, four to a window of two thirds of an epoch."""
     until = Until(loss="hard-labels", below=1e-6, window=2 / 3)
