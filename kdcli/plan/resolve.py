@@ -243,7 +243,7 @@ def _refuse_missing_answers(
         return
     for row, stage in enumerate(recipe.stages):
         for place, term in enumerate(stage.objective):
-            asks = isinstance(term, SoftLabels) and term.weight != 0 and task.unlabelled
+            asks = isinstance(term, SoftLabels) and not term.is_off and task.unlabelled
             for key in by_error(term) if asks and isinstance(term, SoftLabels) else ():
                 problems.add(
                     loaded.document.where(("stages", row, "objective", place, key)),

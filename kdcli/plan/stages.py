@@ -30,7 +30,7 @@ def plan_stages(phase: str, models: Models, rows_per_epoch: int) -> list[StagePl
         terms = [
             plan_term(loss, (*path, "objective", place), models)
             for place, loss in enumerate(stage.objective)
-            if loss.weight != 0
+            if not loss.is_off
         ]
         _check_stage(stage, terms, path, models)
         expanded = [] if models.problems.noted > before else _expanded(stage, terms)
@@ -158,7 +158,7 @@ def _restricted(term: TermPlan, layers: set[int]) -> TermPlan | None:
 
 
 def _reached(terms: Sequence[TermPlan], models: Models) -> list[Place]:
-    """The parts of the student, from the bottom up, that the gradient of any of the terms reaches."""
+    """The parts of the student, from the bottom up, that the gradient of any of the terms reaches, shared weights included."""
     depth = models.student.plan.layers
     highest = -1
     for term in terms:
@@ -171,7 +171,10 @@ def _reached(terms: Sequence[TermPlan], models: Models) -> list[Place]:
             reach = depth + 1
         highest = max(highest, reach)
     places: list[Place] = ["embeddings", *range(1, depth + 1), "head"]
-    return places[: highest + 1]
+    groups = getattr(models.student.config, "num_hidden_groups", depth)
+    shared = {(layer - 1) * groups // depth for layer in range(1, min(highest, depth) + 1)}
+    also = {layer for layer in range(1, depth + 1) if (layer - 1) * groups // depth in shared}
+    return [place for row, place in enumerate(places) if row <= highest or place in also]
 
 
 def brief_places(places: Sequence[Place]) -> str:

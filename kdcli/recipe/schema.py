@@ -167,6 +167,12 @@ class LossBlock(Block):
         """The name in logs."""
         return self.name or str(self.loss)  # type: ignore[attr-defined]
 
+    @property
+    def is_off(self) -> bool:
+        """Whether its weight is 0 throughout, so that it is not computed."""
+        weight = self.weight
+        return weight.start == weight.to == 0 if isinstance(weight, Schedule) else weight == 0
+
 
 class TeacherLoss(LossBlock):
     """What every loss term has that looks at teachers."""
@@ -432,7 +438,7 @@ class Recipe(Block):
 
     def terms(self) -> Iterator[LossBlock]:
         """Every term of every stage that is not switched off."""
-        return (term for stage in self.stages for term in stage.objective if term.weight != 0)
+        return (term for stage in self.stages for term in stage.objective if not term.is_off)
 
     def needs_teachers(self) -> bool:
         """Whether any term looks at a teacher (the plain fine-tuning baseline has none)."""

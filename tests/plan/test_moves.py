@@ -155,3 +155,13 @@ def test_moves_are_the_places_up_to_the_highest_layer_without_the_frozen_ones(
 def test_places_in_words(places: Places, text: str) -> None:
     assert brief_places(places) == text
     assert all(low < high for low, high in pairwise([place for place in places if isinstance(place, int)]))
+
+
+def test_loss_on_one_layer_moves_all_that_share_its_weights(shelf: Shelf) -> None:
+    assert moves(shelf, "loss: hidden-mse, layers: middle", teacher="albert") == [EMBEDDINGS, 1, 2, 3, 4]
+
+
+def test_weight_that_is_zero_from_begin_to_end_trains_nothing(shelf: Shelf) -> None:
+    text = "name: mine\nstages: [{name: one, objective: [{loss: soft-labels, weight: {from: 0, to: 0}}]}]\n"
+    (problem,) = shelf.refused(text)
+    assert "trains nothing" in problem.what
