@@ -297,6 +297,8 @@ class _StageRun:
             shares = torch.split(counts, [term.parts for term in self.stage.terms])
             for term, share in zip(self.stage.terms, shares, strict=True):
                 value = (term(batch, outputs) / share).sum() * term.at_moment(term.weight)
+                if not value.requires_grad:
+                    continue
                 gradients = torch.autograd.grad(value, self.parameters, retain_graph=True, allow_unused=True)
                 if not all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None):
                     culprits.add(term.name)
@@ -314,14 +316,16 @@ class _StageRun:
         total_step = self.steps_before + step
         self.steps_summed += 1
         self.trainer.events.emit(StepDone(phase.name, self.stage.name, total_step, phase.steps, samples))
-        if step % self.log_every == 0 or step == self.stage.steps:
-            self._log(total_step)
         self.position.over = self._moves_on(total_step)
         at_end = step == self.stage.steps or self.position.over
+        if step % self.log_every == 0 or at_end:
+            self._log(total_step)
         evaluates = at_end or (step % self.evaluate_every == 0 and self.stage.steps - step >= self.evaluate_every // 2)
         if evaluates:
             self._evaluate(total_step)
             self.position.over = self.position.over or self._is_stale(total_step)
+            if self.position.over and self.steps_summed:
+                self._log(total_step)
             self._save(total_step)
         if self._stop_asked():
             if not evaluates:

@@ -27,7 +27,7 @@ class Learner(Protocol):
         """Answers for a batch, with what is needed of the insides."""
 
     def fresh_parameters(self) -> list[str]:
-        """Names of the parameters that no pre-training has touched."""
+        """Names of the parameters of a head that no pre-training has touched."""
 
     def depths(self) -> dict[str, int | str]:
         """Where each parameter stands: 0 the embeddings, 1… the blocks, ``head``; nothing where that is not known."""

@@ -177,8 +177,9 @@ class StudentLearner(nn.Module):
         return Output(logits, **{kind: dict(layers) for kind, layers in found.items()})
 
     def fresh_parameters(self) -> list[str]:
-        """Names of the parameters that no pre-training has touched."""
-        return self._fresh
+        """Names of the head's parameters that no pre-training has touched; an encoder from random weights is no head."""
+        depths = self.depths()
+        return [name for name in self._fresh if depths[name] == "head"]
 
     def depths(self) -> dict[str, int | str]:
         """Where each parameter stands: 0 for the embeddings, 1… for the blocks, ``head`` for what is behind the encoder."""

@@ -42,9 +42,10 @@ from kdcli.plan.terms import refuse_unknown
 from kdcli.recipe import catalogue, loading
 from kdcli.recipe.document import KeyPath
 from kdcli.recipe.loading import LoadedRecipe
-from kdcli.recipe.schema import HardLabels, Recipe, Relational, SoftLabels, by_error
+from kdcli.recipe.schema import SCRATCH, HardLabels, Recipe, Relational, SoftLabels, by_error
 
 _SAMPLED_ROWS = 256
+_RATE_FROM_SCRATCH = 5e-4
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "scikit-learn")
 
 
@@ -368,6 +369,12 @@ def _notes(teachers: Sequence[TeacherPlan], loaded: LoadedRecipe, hops: Sequence
     notes = [
         f"{teacher.name} has no trained head: it is co-finetuned first" for teacher in teachers if teacher.kind == "cofinetune"
     ]
+    rate = loaded.recipe.training.learning_rate
+    if hops and hops[-1].plan.student.source == SCRATCH and rate < _RATE_FROM_SCRATCH:
+        notes.append(
+            f"the student starts from random weights, for which a learning rate of {rate:g} is low: "
+            f"--learning-rate {_RATE_FROM_SCRATCH:g} or more learns faster"
+        )
     terms = [term.loss for hop in hops for stage in hop.plan.stages for term in stage.terms]
     if loaded.recipe.training.accumulation > 1 and any(isinstance(term, Relational) and term.group is None for term in terms):
         notes.append("relational compares all samples of a batch, so the batch is not cut: set its group to save memory")

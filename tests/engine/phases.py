@@ -53,7 +53,7 @@ PER_EPOCH = TRAIN_ROWS // BATCH_SIZE
 
 @dataclass(frozen=True)
 class Material:
-    """What every phase of a test session is made of; the folders of two encoders and of the task's data."""
+    """What every phase of the tests is made of; the folders of two encoders and of the task's data."""
 
     bert: Path
     roberta: Path

@@ -158,12 +158,17 @@ def test_the_last_steps_of_a_stage_that_ends_early_are_logged_too(material: Mate
     assert [event.step for event in told.of(Logged)] == [2, 3, 101]
 
 
-def test_a_window_that_is_cut_short_by_the_end_of_the_stage_is_not_looked_at(material: Material, tmp_path: Path) -> None:
-    """Five steps, four to a window of two thirds of an epoch."""
-    until = Until(loss="hard-labels", below=1e-6, window=2 / 3)
-    told = Told()
-    trainer(tmp_path, told).run(phase(material, [Part(5, until=until), Part(1, labels_alone)]))
-    assert [event.step for event in told.of(StepDone)] == list(range(1, 7))
+def test_a_window_that_is_cut_short_is_not_looked_at_and_the_next_stage_begins_a_new_one(
+    material: Material, tmp_path: Path
+) -> None:
+    """Four steps to a window: five steps in the first stage, whose rule is not met, six in the second, whose rule is."""
+    never, at_once = (Until(loss="hard-labels", below=below, window=2 / 3) for below in (1e-6, 100.0))
+    parts = [Part(5, until=never), Part(6, labels_alone, until=at_once)]
+    course = Course(lambda: phase(material, parts))
+    whole = course.run(tmp_path / "whole")
+    assert whole.steps == list(range(1, 10))
+    for step in (3, 5, 7):
+        course.assert_resumed_equals(whole, step, tmp_path / str(step))
 
 
 def test_a_batch_that_is_cut_moves_on_at_the_same_step(material: Material, folder: Path, tmp_path: Path) -> None:
