@@ -316,10 +316,13 @@ class _StageRun:
         total_step = self.steps_before + step
         self.steps_summed += 1
         self.trainer.events.emit(StepDone(phase.name, self.stage.name, total_step, phase.steps, samples))
-        self.position.over = self._moves_on(total_step)
+        why = self._reason_to_move_on()
+        self.position.over = why is not None
         at_end = step == self.stage.steps or self.position.over
         if step % self.log_every == 0 or at_end:
             self._log(total_step)
+        if why is not None:
+            self._say(why, total_step)
         evaluates = at_end or (step % self.evaluate_every == 0 and self.stage.steps - step >= self.evaluate_every // 2)
         if evaluates:
             self._evaluate(total_step)
@@ -334,22 +337,21 @@ class _StageRun:
                 f"stopped at step {total_step} of {phase.steps} ({phase.title}); the state is saved, --resume goes on"
             )
 
-    def _moves_on(self, total_step: int) -> bool:
-        """Whether the stage's rule for moving on is met; looked at once per window, alike on all processes."""
+    def _reason_to_move_on(self) -> str | None:
+        """What is to be said if the stage's rule for moving on is met; looked at once per window, alike on all processes."""
         until = self.stage.until
         if until is None:
-            return False
+            return None
         self.position.window_steps += 1
         if self.position.window_steps < self.look_every:
-            return False
+            return None
         means: Tensor = self.accelerator.reduce(self.window, "sum") / self.position.window_steps
         value = self.objective.by_term(means)[until.loss] / self.objective.scales()[until.loss]
         self.window.zero_()
         self.position.window_steps = 0
         if value >= until.below:
-            return False
-        self._say(f"{self.stage.name}: {until.loss} is {value:.4g}, below {until.below:g}: moving on", total_step)
-        return True
+            return None
+        return f"{self.stage.name}: {until.loss} is {value:.4g}, below {until.below:g}: moving on"
 
     def _is_stale(self, total_step: int) -> bool:
         """Whether dev has not become better for as many evaluations as early stopping waits for."""
