@@ -12,38 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcli.data.presets import PRESETS
+from running import Job, cell, kdcli
 
 FLAGS = ["--learning-rate", "2e-4", "--set", "teachers.cofinetune.learning_rate=1e-4", "--baseline"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One task."""
-
-    name: str
-    data: str
-    rows: int | None
-
-    @classmethod
-    def parse(cls, text: str) -> Job:
-        """Read NAME=DATA[:ROWS]."""
-        name, _, rest = text.partition("=")
-        data, _, rows = rest.partition(":")
-        return cls(name, data, int(rows) if rows else None)
-
-    def flags(self) -> list[str]:
-        """What is said to kdcli about the data."""
-        flags = ["--data", self.data]
-        if self.name in PRESETS:
-            flags += ["--task", self.name]
-        return flags + (["--train-rows", str(self.rows)] if self.rows else [])
 
 
 def run(job: Job, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -54,18 +28,6 @@ def run(job: Job, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         kdcli(*command, "--out", str(folder), *job.flags(), *FLAGS, *options.more.split())
     found: dict[str, Any] = json.loads(kdcli("evaluate", str(folder), "--json", "--quiet"))
     return found
-
-
-def kdcli(*words: str) -> str:
-    """Run a command and return what it prints."""
-    print("kdcli", *words, file=sys.stderr)  # noqa: T201
-    return subprocess.run([sys.executable, "-m", "kdcli", *words], check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def cell(values: list[float]) -> str:
-    """Mean and range."""
-    mean = sum(values) / len(values)
-    return f"{mean:.1%}" if len(values) == 1 else f"{mean:.1%} ({min(values):.1%}–{max(values):.1%})"
 
 
 def row(job: Job, found: list[dict[str, Any]]) -> str:

@@ -16,38 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from running import Job, cell, kdcli
 from scipy.stats import rankdata
-
-from kdcli.data.presets import PRESETS
-
-
-@dataclass(frozen=True)
-class Job:
-    """One task."""
-
-    name: str
-    data: str
-    rows: int | None
-
-    @classmethod
-    def parse(cls, text: str) -> Job:
-        """Read NAME=DATA[:ROWS]."""
-        name, _, rest = text.partition("=")
-        data, _, rows = rest.partition(":")
-        return cls(name, data, int(rows) if rows else None)
-
-    def flags(self) -> list[str]:
-        """What is said to kdcli about the data."""
-        flags = ["--data", self.data]
-        if self.name in PRESETS:
-            flags += ["--task", self.name]
-        return flags + (["--train-rows", str(self.rows)] if self.rows else [])
 
 
 @dataclass(frozen=True)
@@ -98,15 +72,6 @@ def score(job: Job, seed: int, candidate: Candidate, options: argparse.Namespace
     return found
 
 
-def kdcli(*words: str) -> str:
-    """Run a command and return what it prints."""
-    print("kdcli", shlex.join(words), file=sys.stderr, flush=True)  # noqa: T201
-    done = subprocess.run([sys.executable, "-m", "kdcli", *words], stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(f"kdcli {words[0]} ended with exit code {done.returncode}")
-    return done.stdout
-
-
 def student_score(found: dict[str, Any]) -> float:
     """The student's figure that decides."""
     return float(next(model for model in found["models"] if model["role"] == "student")["scores"][found["metric"]])
@@ -117,12 +82,6 @@ def best_teacher(found: dict[str, Any]) -> float:
     return max(
         (float(model["scores"][found["metric"]]) for model in found["models"] if model["role"] == "teacher"), default=0.0
     )
-
-
-def cell(values: list[float]) -> str:
-    """Mean, and the range where there is one."""
-    mean = sum(values) / len(values)
-    return f"{mean:.1%}" if len(values) == 1 else f"{mean:.1%} ({min(values):.1%}–{max(values):.1%})"
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from kdcli.data.batching import Batch
 from kdcli.data.task import NO_LABEL
 from kdcli.losses import weighting as weights_by
 from kdcli.losses.divergences import DIVERGENCES
-from kdcli.losses.term import Outputs, Reduction, Term
+from kdcli.losses.term import Outputs, Reduction, Term, share_of
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
 from kdcli.recipe.schedule import Moment
@@ -34,8 +34,7 @@ class HardLabelsTerm(Term):
     name = "hard-labels"
 
     def __init__(self, models: Sequence[str] = (STUDENT,), weight: float | Schedule = 1.0, name: str | None = None) -> None:
-        super().__init__(weight)
-        self.name = name or self.name
+        super().__init__(weight, name)
         self.models = tuple(models)
         self.parts = len(self.models)
         self.scale = float(self.parts)
@@ -97,8 +96,7 @@ class SoftLabelsTerm(Term):
         weight: float | Schedule = 1.0,
         name: str | None = None,
     ) -> None:
-        super().__init__(weight)
-        self.name = name or self.name
+        super().__init__(weight, name)
         self.teachers = tuple(teachers)
         self.parts = len(self.teachers)
         self.temperature, self.squared = temperature, temperature_squared
@@ -108,7 +106,7 @@ class SoftLabelsTerm(Term):
         self.chances = None if chances is None else np.array([chances[name] for name in self.teachers])
         self.sizes = [] if sizes is None else [sizes[name] for name in self.teachers]
         asked = self.parts if chances is None else 1
-        self.factor = 1.0 / asked if teacher_reduction == "mean" else 1.0
+        self.factor = share_of(asked, teacher_reduction)
         self.scale = self.factor * asked
         self.asked = self.teachers
         self.begin(Moment())
@@ -122,9 +120,6 @@ class SoftLabelsTerm(Term):
 
     def needs(self) -> dict[str, Wanted]:
         return {name: Wanted() for name in (STUDENT, *self.asked)}
-
-    def count(self, batch: Batch) -> Tensor:
-        return torch.full((self.parts,), float(len(batch)))
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         temperature = self.at_moment(self.temperature)
@@ -208,19 +203,15 @@ class LogitsMseTerm(Term):
         weight: float | Schedule = 1.0,
         name: str | None = None,
     ) -> None:
-        super().__init__(weight)
-        self.name = name or self.name
+        super().__init__(weight, name)
         self.teachers = tuple(teachers)
         self.parts = len(self.teachers)
         self.factor = factor
-        self.share = 1.0 / self.parts if teacher_reduction == "mean" else 1.0
+        self.share = share_of(self.parts, teacher_reduction)
         self.scale = self.share * self.parts
 
     def needs(self) -> dict[str, Wanted]:
         return {name: Wanted() for name in (STUDENT, *self.teachers)}
-
-    def count(self, batch: Batch) -> Tensor:
-        return torch.full((self.parts,), float(len(batch)))
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         factor = self.at_moment(self.factor)

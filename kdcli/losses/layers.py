@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdcli.data.batching import Batch
-from kdcli.losses.term import Outputs, Reduction, Term
+from kdcli.losses.term import Outputs, Reduction, Term, share_of
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
 from kdcli.recipe.schema import Schedule
@@ -36,14 +36,11 @@ class LayerTerm(Term):
         weight: float | Schedule = 1.0,
         name: str | None = None,
     ) -> None:
-        super().__init__(weight)
-        self.name = name or self.name
+        super().__init__(weight, name)
         self.pairs = {teacher: dict(rows) for teacher, rows in pairs.items()}
         self.parts = len(self.pairs)
-        share = 1.0 / len(self.pairs) if teacher_reduction == "mean" else 1.0
-        self.factors = {
-            teacher: share / (len(rows) if layer_reduction == "mean" else 1) for teacher, rows in self.pairs.items()
-        }
+        share = share_of(len(self.pairs), teacher_reduction)
+        self.factors = {teacher: share * share_of(len(rows), layer_reduction) for teacher, rows in self.pairs.items()}
         self.scale = sum(factor * len(self.pairs[teacher]) for teacher, factor in self.factors.items())
 
     def needs(self) -> dict[str, Wanted]:

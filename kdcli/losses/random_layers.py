@@ -12,7 +12,7 @@ from torch.nn import functional
 from kdcli.data.batching import Batch
 from kdcli.losses.layers import pooled
 from kdcli.losses.projection import Projections
-from kdcli.losses.term import Outputs, Reduction, Term
+from kdcli.losses.term import Outputs, Reduction, Term, share_of
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
 from kdcli.recipe.schedule import Moment
@@ -53,12 +53,11 @@ class RandomLayersTerm(Term):
         weight: float | Schedule = 1.0,
         name: str | None = None,
     ) -> None:
-        super().__init__(weight)
-        self.name = name or self.name
+        super().__init__(weight, name)
         self.depths = dict(teacher_layers)
         self.parts = len(self.depths)
         self.concatenated = concatenated
-        self.factor = 1.0 / self.parts if teacher_reduction == "mean" else 1.0
+        self.factor = share_of(self.parts, teacher_reduction)
         self.scale = self.factor * self.parts
         self.drawn = {teacher: min(max(1, student_layers - 1), max(1, depth - 1)) for teacher, depth in self.depths.items()}
         bank = Projections() if projections is None else projections
@@ -84,9 +83,6 @@ class RandomLayersTerm(Term):
         return {STUDENT: Wanted.of("hidden", student)} | {
             teacher: Wanted.of("hidden", layers) for teacher, layers in self.chosen.items()
         }
-
-    def count(self, batch: Batch) -> Tensor:
-        return torch.full((self.parts,), float(len(batch)))
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         totals = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from kdcli.data.batching import Batch
@@ -14,6 +15,11 @@ from kdcli.recipe.schema import Schedule
 
 Outputs = Mapping[str, Output]
 Reduction = Literal["mean", "sum"]
+
+
+def share_of(count: int, reduction: Reduction) -> float:
+    """The factor of each of ``count`` values under a reduction."""
+    return 1.0 / count if reduction == "mean" else 1.0
 
 
 class Term(nn.Module):
@@ -38,9 +44,10 @@ class Term(nn.Module):
     scale: float = 1.0
     group: int = 1
 
-    def __init__(self, weight: float | Schedule = 1.0) -> None:
+    def __init__(self, weight: float | Schedule = 1.0, name: str | None = None) -> None:
         super().__init__()
         self.weight = weight
+        self.name = name or self.name
         self.moment = Moment()
         self.observing = False
         self.observed: dict[str, Tensor] = {}
@@ -58,8 +65,8 @@ class Term(nn.Module):
         raise NotImplementedError
 
     def count(self, batch: Batch) -> Tensor:
-        """Units [parts] in the batch, fp32; known before any model has run."""
-        raise NotImplementedError
+        """Units [parts] in the batch, fp32, known before any model has run; samples, unless a term says otherwise."""
+        return torch.full((self.parts,), float(len(batch)))
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         """Totals [parts] over the batch's units, fp32."""
