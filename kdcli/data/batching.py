@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -65,6 +66,13 @@ class AlignedRuns:
         return self._inside(like) / count.to(like.dtype)
 
 
+class Movable(Protocol):
+    """What can be brought to a device."""
+
+    def to(self, device: torch.device) -> Any:
+        """The same on a device."""
+
+
 @dataclass
 class Batch:
     """What one step sees.
@@ -75,6 +83,8 @@ class Batch:
         views: model name → its inputs (``input_ids``, ``attention_mask``, ``token_type_ids`` where it takes them).
         runs: teacher name → where its tokens meet the student's; empty where there is no student.
         out_of_fold: teacher name → logits [B, C] of a copy that was trained without these samples, where there are such.
+        numbers: the sample numbers once more, always on the CPU.
+        answers: teacher name → what it says of these samples, where that is known already.
     """
 
     rows: Tensor
@@ -82,24 +92,36 @@ class Batch:
     views: dict[str, dict[str, Tensor]]
     runs: dict[str, AlignedRuns]
     out_of_fold: dict[str, Tensor] = field(default_factory=dict)
+    numbers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    answers: dict[str, Movable] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+        """The same batch on a device; on the way to a GPU through pinned memory, so that nobody waits for the copy."""
         if device.type == "cpu":
             return self
+        moved: dict[int, dict[str, Tensor]] = {}
+        for view in self.views.values():  # models of one tokenizer share their view
+            if id(view) not in moved:
+                moved[id(view)] = {key: _sent(value, device) for key, value in view.items()}
         return Batch(
-            self.rows.to(device, non_blocking=True),
-            None if self.labels is None else self.labels.to(device, non_blocking=True),
+            _sent(self.rows, device),
+            None if self.labels is None else _sent(self.labels, device),
+            {name: moved[id(view)] for name, view in self.views.items()},
             {
-                name: {key: value.to(device, non_blocking=True) for key, value in view.items()}
-                for name, view in self.views.items()
+                name: AlignedRuns(_sent(runs.first, device), _sent(runs.last, device), runs.identity)
+                for name, runs in self.runs.items()
             },
-            {name: AlignedRuns(runs.first.to(device), runs.last.to(device), runs.identity) for name, runs in self.runs.items()},
-            {name: logits.to(device, non_blocking=True) for name, logits in self.out_of_fold.items()},
+            {name: _sent(logits, device) for name, logits in self.out_of_fold.items()},
+            self.numbers,
+            {name: answer.to(device) for name, answer in self.answers.items()},
         )
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 class Samples:
@@ -155,7 +177,7 @@ class Samples:
         }
         labels = None if self.labels is None else torch.from_numpy(self.labels[chosen])
         unseen = {name: torch.from_numpy(logits[chosen]) for name, logits in self.out_of_fold.items()}
-        return Batch(torch.from_numpy(chosen), labels, views, runs, unseen)
+        return Batch(torch.from_numpy(chosen), labels, views, runs, unseen, chosen)
 
 
 def _padded_view(view: TokenView, rows: NDArray[np.int64]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,18 @@ class StepDone(Event):
 
 @dataclass(frozen=True)
 class Logged(Event):
-    """Means over the steps since the last such event: loss terms, learning rate, gradient norm and what terms observed."""
+    """Means over the steps since the last such event: loss terms, learning rate, gradient norm and what terms observed.
+
+    ``seconds`` are those since the last such event by section of the loop (``kdcli.engine.profile``), for ``samples`` samples.
+    """
 
     phase: str
     stage: str
     step: int
     epoch: float
     values: Mapping[str, float]
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+    samples: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,15 @@ class CheckpointWritten(Event):
 
 @dataclass(frozen=True)
 class PhaseDone(Event):
-    """The model is trained; the weights of its best evaluation are in place."""
+    """The model is trained; the weights of its best evaluation are in place.
+
+    ``seconds`` are those that this process has spent on it, by section of the loop, for ``samples`` samples.
+    """
 
     phase: str
     score: float
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+    samples: int = field(default=0, compare=False)
 
 
 Listener = Callable[[Event], None]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcli.data.batching import Batch
+from kdcli.engine.profile import Profile
 from kdcli.losses.projection import Projections
 from kdcli.losses.term import Term
 from kdcli.models.output import Output, Wanted
@@ -40,12 +41,20 @@ class Objective(nn.Module):
     every stage, so that a checkpoint has those that a later stage will use again.
     """
 
-    def __init__(self, learner: nn.Module, terms: Sequence[Term], projections: Projections | None = None) -> None:
+    def __init__(
+        self,
+        learner: nn.Module,
+        terms: Sequence[Term],
+        projections: Projections | None = None,
+        profile: Profile | None = None,
+    ) -> None:
         super().__init__()
+        self.profile = profile or Profile()
         self.learner = learner
         self.terms = nn.ModuleList(terms)
         self.projections = Projections() if projections is None else projections
         self.register_buffer("weights", torch.zeros(self.parts), persistent=False)
+        self._weights_now: list[float] = []
         self.begin(Moment())
 
     @property
@@ -61,12 +70,14 @@ class Objective(nn.Module):
 
     def begin(self, moment: Moment) -> None:
         """Tell the terms where in the stage the next step is, and take their weights from there."""
-        weights = []
+        weights: list[float] = []
         for term in self._terms():
             term.begin(moment)
             weights += [term.at_moment(term.weight)] * term.parts
-        buffer: Tensor = self.weights  # type: ignore[assignment]
-        buffer.copy_(torch.tensor(weights), non_blocking=True)
+        if weights != self._weights_now:
+            buffer: Tensor = self.weights  # type: ignore[assignment]
+            buffer.copy_(torch.tensor(weights), non_blocking=True)
+            self._weights_now = weights
         self.needs = self._all_needs()
 
     def teacher_needs(self) -> dict[str, Wanted]:
@@ -81,7 +92,7 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, answers: Mapping[str, Output]) -> Tensor:
         """Totals [parts of all terms], before weights and before division by the counts."""
         outputs = {**answers, **self.learner(batch, self.needs)}
-        with torch.autocast(batch.rows.device.type, enabled=False):
+        with self.profile.section("losses"), torch.autocast(batch.rows.device.type, enabled=False):
             return torch.cat([term(batch, outputs) for term in self._terms()])
 
     def observe(self, wanted: bool) -> None:

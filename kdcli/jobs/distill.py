@@ -20,7 +20,7 @@ from kdcli.data.task import DEV, Split, Task
 from kdcli.data.tokens import TokenView, tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH, predict
-from kdcli.engine.loop import Phase, Stage
+from kdcli.engine.phase import Phase, Stage
 from kdcli.evaluation.comparison import Answer, Evaluation, Role, compare_on
 from kdcli.evaluation.metrics import scores
 from kdcli.files import whole_folder, write_json, write_text

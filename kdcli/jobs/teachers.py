@@ -17,7 +17,7 @@ from kdcli.data.task import Split, Task
 from kdcli.data.tokens import TokenView, tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH, predict
-from kdcli.engine.loop import Phase, Scores, Stage
+from kdcli.engine.phase import Phase, Scores, Stage
 from kdcli.errors import GateError
 from kdcli.evaluation.chance import against_chance
 from kdcli.evaluation.metrics import scores

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from kdcli.engine.loop import Stage
+from kdcli.engine.phase import Stage
 from kdcli.losses.attention import AttentionKlTerm, AttentionMseTerm, RelationKlTerm
 from kdcli.losses.hidden import HiddenCosineTerm, HiddenMseTerm
 from kdcli.losses.labels import HardLabelsTerm, LogitsMseTerm, SoftLabelsTerm

@@ -121,6 +121,9 @@ class SoftLabelsTerm(Term):
     def needs(self) -> dict[str, Wanted]:
         return {name: Wanted() for name in (STUDENT, *self.asked)}
 
+    def may_need(self) -> dict[str, Wanted]:
+        return {name: Wanted() for name in (STUDENT, *self.teachers)}
+
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         temperature = self.at_moment(self.temperature)
         ours = outputs[STUDENT].logits.float()

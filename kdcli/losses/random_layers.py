@@ -75,7 +75,7 @@ class RandomLayersTerm(Term):
         super().begin(moment)
         for row, (teacher, depth) in enumerate(self.depths.items()):
             generator = np.random.default_rng([moment.seed, moment.stage, moment.epoch, row])
-            below_top = np.arange(1, max(2, depth))
+            below_top = np.arange(*_below_top(depth))
             self.chosen[teacher] = sorted(generator.choice(below_top, self.drawn[teacher], replace=False).tolist())
 
     def needs(self) -> dict[str, Wanted]:
@@ -83,6 +83,10 @@ class RandomLayersTerm(Term):
         return {STUDENT: Wanted.of("hidden", student)} | {
             teacher: Wanted.of("hidden", layers) for teacher, layers in self.chosen.items()
         }
+
+    def may_need(self) -> dict[str, Wanted]:
+        teachers = {teacher: Wanted.of("hidden", range(*_below_top(depth))) for teacher, depth in self.depths.items()}
+        return self.needs() | teachers
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         totals = []
@@ -102,3 +106,8 @@ class RandomLayersTerm(Term):
         side = "student" if model == STUDENT else "teacher"
         moved = [self.projections[teacher, side, place](state) for place, state in enumerate(states)]
         return functional.normalize(torch.stack(moved), dim=-1)
+
+
+def _below_top(depth: int) -> tuple[int, int]:
+    """The layers that may be drawn, as a range: all below the top one, or the only one."""
+    return 1, max(2, depth)

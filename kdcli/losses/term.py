@@ -64,6 +64,10 @@ class Term(nn.Module):
         """The models that this step asks, and what must be seen of their insides."""
         raise NotImplementedError
 
+    def may_need(self) -> dict[str, Wanted]:
+        """All that any step may ask; more than :meth:`needs` where models or layers are drawn at random."""
+        return self.needs()
+
     def count(self, batch: Batch) -> Tensor:
         """Units [parts] in the batch, fp32, known before any model has run; samples, unless a term says otherwise."""
         return torch.full((self.parts,), float(len(batch)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,22 @@ class Teacher(nn.Module):
             return own
         parts = (self.head.inputs[self.name], self.head.pooling, self.head.prediction)
         return own + sum(parameter.numel() for part in parts for parameter in part.parameters())
+
+    def fingerprint(self) -> str:
+        """Of everything that decides what it says of given tokens: weights, their type, head and class order."""
+        config: Any = self.model.config
+        digest = blake2b(f"{config.model_type}|{type(self.model).__name__}".encode(), digest_size=16)
+        if self.head is not None:
+            digest.update(self.head.kind.encode())
+        parts = {"model": self.model, "order": self.order}
+        if self.head is not None:
+            parts |= {"input": self.head.inputs[self.name], "pooling": self.head.pooling, "head": self.head.prediction}
+        for part, owner in parts.items():
+            tensors = {"": owner} if isinstance(owner, Tensor) else owner.state_dict()
+            for name, tensor in sorted(tensors.items()):
+                digest.update(f"{part}|{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     @torch.no_grad()
     def forward(self, inputs: dict[str, Tensor], wanted: Wanted | None = None) -> Output:

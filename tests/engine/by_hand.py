@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from kdcli.data.batching import epoch_batches
-from kdcli.engine.loop import Phase
 from kdcli.engine.objective import ParameterKind
+from kdcli.engine.phase import Phase
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
 from tests.engine.phases import BATCH_SIZE, DEPTHS, RATES

@@ -22,9 +22,10 @@ from kdcli.data.task import Split
 from kdcli.data.tokens import tokenise
 from kdcli.engine import checkpoint
 from kdcli.engine.events import Event, Events, StepDone
-from kdcli.engine.loop import Phase, Scores, Stage, Trainer
+from kdcli.engine.loop import Trainer
 from kdcli.engine.objective import ParameterKind
 from kdcli.engine.optimisation import RateSchedule
+from kdcli.engine.phase import Phase, Scores, Stage
 from kdcli.engine.runtime import make_accelerator
 from kdcli.losses.attention import AttentionKlTerm, AttentionMseTerm, RelationKlTerm
 from kdcli.losses.hidden import HiddenCosineTerm, HiddenMseTerm

@@ -14,8 +14,8 @@ from torch import Tensor
 from kdcli.data.batching import Batch
 from kdcli.engine.events import CheckpointWritten, Evaluated, Event, Logged, Note, PhaseDone, PhaseStarted, StepDone
 from kdcli.engine.inference import predict
-from kdcli.engine.loop import Scores
 from kdcli.engine.objective import ParameterKind
+from kdcli.engine.phase import Scores
 from kdcli.losses.labels import HardLabelsTerm, SoftLabelsTerm
 from kdcli.losses.term import Outputs
 from kdcli.models.student import STUDENT

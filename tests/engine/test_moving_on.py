@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kdcli.engine.events import CheckpointWritten, Evaluated, Logged, Note, PhaseDone, StepDone
-from kdcli.engine.loop import Phase
+from kdcli.engine.phase import Phase
 from kdcli.losses.hidden import HiddenMseTerm
 from kdcli.losses.labels import HardLabelsTerm
 from kdcli.losses.projection import Projections

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kdcli.engine.events import Evaluated, Logged, Note
-from kdcli.engine.loop import Phase
+from kdcli.engine.phase import Phase
 from kdcli.losses.hidden import HiddenMseTerm
 from kdcli.losses.labels import HardLabelsTerm, SoftLabelsTerm
 from kdcli.losses.projection import Projections

@@ -1,0 +1,163 @@
+"""Teachers that answer once: what they said of a sample is kept and not asked again.
+
+With fixed weights and inputs a teacher says the same of a sample in every epoch. What it says is rounded the same way whether
+it was kept or not, so that a training does not depend on what the disk has room for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+
+from kdcli.data.batching import Batch, Samples
+from kdcli.engine.answers import VERSION, Allowance, AnswerStore, Layout, allowance, keys_of, rounded
+from kdcli.engine.phase import Stage
+from kdcli.engine.profile import Profile
+from kdcli.models.output import Output, Wanted
+from kdcli.models.student import STUDENT
+from kdcli.models.teachers import Ensemble, Teacher
+
+
+class Teaching:
+    """The teachers of a phase, as the loop asks them.
+
+    Args:
+        ensemble: the teachers.
+        samples: what they are asked about.
+        wants: teacher → all that the phase will ever ask of it.
+        stores: teacher → where its answers are kept; teachers without a store are asked every time.
+        profile: where the time is noted.
+    """
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        samples: Samples,
+        wants: Mapping[str, Wanted],
+        stores: Mapping[str, AnswerStore] | None = None,
+        profile: Profile | None = None,
+    ) -> None:
+        self.ensemble, self.samples, self.wants = ensemble, samples, wants
+        self.stores = dict(stores or {})
+        self.profile = profile or Profile()
+        by_view: dict[int, list[bytes]] = {}
+        self._keys: dict[str, list[bytes]] = {}
+        for name in self.stores:
+            view = samples.views[name]
+            if id(view) not in by_view:
+                by_view[id(view)] = keys_of(view.ids, view.type_ids, view.bounds)
+            self._keys[name] = by_view[id(view)]
+
+    def fetch(self, batch: Batch) -> None:
+        """Put the answers that are kept into a batch; called ahead of time, beside the training."""
+        for name in self.stores:
+            answer = self._kept(name, batch)
+            if answer is not None:
+                batch.answers[name] = answer
+
+    def refresh(self) -> None:
+        """Learn what the other processes of the run have kept; called at the begin of an epoch."""
+        for store in self.stores.values():
+            store.refresh()
+
+    def __call__(self, batch: Batch, needs: Mapping[str, Wanted]) -> dict[str, Output]:
+        """What the teachers that ``needs`` names say of a batch; perhaps more of their insides than was asked."""
+        answers: dict[str, Output] = {}
+        for name, wanted in needs.items():
+            answer = batch.answers.get(name)
+            answers[name] = answer if isinstance(answer, Output) else self._ask(name, batch, wanted)
+        return answers
+
+    def close(self) -> None:
+        """Close the files."""
+        for store in self.stores.values():
+            store.close()
+
+    def _ask(self, name: str, batch: Batch, wanted: Wanted) -> Output:
+        store = self.stores.get(name)
+        kept = self._kept(name, batch) if store is not None else None
+        if kept is not None:
+            return kept.to(batch.rows.device)
+        keeps = store is not None and store.takes
+        if keeps:
+            wanted = wanted | self.wants[name]
+        with self.profile.section("teachers"):
+            with torch.inference_mode():
+                said: Output = self.ensemble.teachers[name](batch.views[name], wanted)
+            answer = said.mapped(rounded)
+        if store is not None and keeps:
+            with self.profile.section("cache"):
+                return self._keep(name, store, batch, answer)
+        return answer
+
+    def _keep(self, name: str, store: AnswerStore, batch: Batch, answer: Output) -> Output:
+        """Keep an answer; returns it as it is kept, which for a text that was asked about before is what was said then."""
+        keys, lengths = self._keys_at(name, batch), self._lengths(name, batch)
+        seen_before = len(set(keys)) < len(keys) or any(key in store for key in keys)
+        store.write(keys, lengths, answer.to(torch.device("cpu")))
+        kept = self._kept(name, batch) if seen_before else None
+        return answer if kept is None else kept.to(batch.rows.device)
+
+    def _kept(self, name: str, batch: Batch) -> Output | None:
+        store, keys = self.stores[name], self._keys_at(name, batch)
+        return store.read(keys, self._lengths(name, batch)) if all(key in store for key in keys) else None
+
+    def _keys_at(self, name: str, batch: Batch) -> list[bytes]:
+        keys = self._keys[name]
+        return [keys[number] for number in batch.numbers]
+
+    def _lengths(self, name: str, batch: Batch) -> NDArray[np.int64]:
+        return self.samples.views[name].lengths[batch.numbers]
+
+
+def wants_of(stages: Iterable[Stage]) -> dict[str, Wanted]:
+    """Teacher → all that the terms of some stages may ever ask of it."""
+    wants: dict[str, list[Wanted]] = {}
+    for stage in stages:
+        for term in stage.terms:
+            for name, wanted in term.may_need().items():
+                if name != STUDENT:
+                    wants.setdefault(name, []).append(wanted)
+    return {name: reduce(Wanted.__or__, wanted) for name, wanted in wants.items()}
+
+
+def stores_for(
+    teachers: Sequence[Teacher], samples: Samples, wants: Mapping[str, Wanted], classes: int, root: Path, limit: int, parts: int
+) -> dict[str, AnswerStore]:
+    """A store for every teacher, among them those that earlier runs have filled.
+
+    Args:
+        teachers: who is asked.
+        samples: about what.
+        wants: teacher → all that is ever asked of it.
+        classes: C.
+        root: the folder of all stores.
+        limit: bytes that all of them may have together; what does not fit is asked again.
+        parts: processes that share what may still be written.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    layouts, folders = {}, {}
+    needed = 0
+    for teacher in teachers:
+        config: Any = teacher.model.config
+        layout = Layout(classes, int(config.hidden_size), int(config.num_attention_heads), wants[teacher.name])
+        about = f"{VERSION}|{transformers.__version__}|{layout}|{teacher.fingerprint()}"
+        layouts[teacher.name] = layout
+        folders[teacher.name] = root / f"{blake2b(about.encode(), digest_size=12).hexdigest()}"
+        needed += int(layout.sizes(samples.views[teacher.name].lengths).sum())
+    room = allowance(root, limit, needed, folders.values())
+    share = Allowance(room.left // parts)
+    return {
+        teacher.name: AnswerStore(folders[teacher.name], layouts[teacher.name], share, {"teacher": teacher.name})
+        for teacher in teachers
+    }
