@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,14 @@ def sentences(count: int, seed: int) -> list[tuple[str, str]]:
         things = generator.choice(_THINGS, 2, replace=False)
         rows.append((f"The {things[0]} was {words[0]}, and its {things[1]} {words[1]}!", "positive" if label else "negative"))
     return rows
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What runs keep for later runs, away from the user's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDCLI_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

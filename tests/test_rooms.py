@@ -12,9 +12,9 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "kdcli"
 FROM_ROOF_TO_GROUND = (
-    "cli", "jobs", "evaluation", "export", "engine", "plan", "losses", "models", "data", "recipe", "errors", "files"
+    "cli", "jobs", "evaluation", "export", "engine", "plan", "losses", "models", "data", "recipe", "errors", "files", "caching"
 )  # fmt: skip
-FOR_ALL = {"errors", "files"}
+FOR_ALL = {"errors", "files", "caching"}
 HEAVY = {"torch", "transformers", "numpy", "datasets", "pyarrow", "pandas", "sklearn", "accelerate", "onnxruntime"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

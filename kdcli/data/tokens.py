@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
+import tokenizers
 from numpy.typing import NDArray
 
 from kdcli.data.task import Split
+from kdcli.data.token_cache import Arrays, kept_or_made
 from kdcli.errors import Problem, RequestError
 
-_CHUNK = 2048
+_CHUNK = 1024
+_TEXT_OF_SEQUENCE = {None: -1, 0: 0, 1: 1}
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,17 @@ class TokenView:
 
 def fingerprint(tokenizer: Any) -> str:
     """What makes two tokenizers the same: vocabulary, rules and the inputs that the model takes."""
-    rules = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}  # change with every use
-    text = json.dumps(rules) + repr(sorted(tokenizer.model_input_names))
+    rules = tokenizer.backend_tokenizer.to_str()
+    rules = rules[rules.index('"added_tokens":') :]  # truncation and padding stand before them and change with every use
+    text = rules + repr(sorted(tokenizer.model_input_names))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def tokenise(split: Split, tokenizer: Any, max_length: int) -> TokenView:
     """Run a tokenizer over a split once; truncated to ``max_length`` tokens, not padded.
+
+    The tokens of a large split are kept for the next run (:mod:`kdcli.data.token_cache`), whatever their texts are from.
+    The arrays are not to be written to.
 
     Raises:
         RequestError: the tokenizer is not a fast one, so that it cannot say where its tokens stand in the text.
@@ -65,43 +74,62 @@ def tokenise(split: Split, tokenizer: Any, max_length: int) -> TokenView:
     if not getattr(tokenizer, "is_fast", False):
         raise RequestError(Problem(str(tokenizer.name_or_path), "has no fast tokenizer", "a tokenizer.json beside the weights"))
     name = fingerprint(tokenizer)
-    layout = _special_layout(tokenizer, split.pairs is not None)
-    with_types = "token_type_ids" in tokenizer.model_input_names
-    ids: list[NDArray[np.int32]] = []
-    types: list[NDArray[np.int8]] = []
-    spans: list[NDArray[np.int32]] = []
-    regions: list[NDArray[np.int8]] = []
-    lengths: list[int] = []
-    for begin in range(0, len(split), _CHUNK):
-        texts = list(split.texts[begin : begin + _CHUNK])
-        pairs = None if split.pairs is None else list(split.pairs[begin : begin + _CHUNK])
-        encoded = tokenizer(
-            texts,
-            pairs,
-            truncation=True,
-            max_length=max_length,
-            return_offsets_mapping=True,
-            return_token_type_ids=with_types,
-            return_attention_mask=False,
-        )
-        for row, encoding in enumerate(encoded.encodings):
-            ids.append(np.asarray(encoded["input_ids"][row], dtype=np.int32))
-            if with_types:
-                types.append(np.asarray(encoded["token_type_ids"][row], dtype=np.int8))
-            spans.append(np.asarray(encoded["offset_mapping"][row], dtype=np.int32).reshape(-1, 2))
-            regions.append(_regions(encoding.sequence_ids, *layout))
-            lengths.append(len(ids[-1]))
-    flat = np.concatenate(spans)
+    use = (str(max_length), tokenizer.truncation_side, str(tokenizer.split_special_tokens))
+    arrays = kept_or_made(split, (name, *use, tokenizers.__version__), lambda: _run(split, tokenizer, max_length))
+    for array in arrays.values():
+        array.flags.writeable = False  # as those from the cache are
     return TokenView(
-        bounds=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        ids=np.concatenate(ids),
-        type_ids=np.concatenate(types) if with_types else None,
-        starts=np.ascontiguousarray(flat[:, 0]),
-        ends=np.ascontiguousarray(flat[:, 1]),
-        regions=np.concatenate(regions),
+        bounds=arrays["bounds"],
+        ids=arrays["ids"],
+        type_ids=arrays.get("type_ids"),
+        starts=arrays["starts"],
+        ends=arrays["ends"],
+        regions=arrays["regions"],
         pad_id=tokenizer.pad_token_id,
         fingerprint=name,
     )
+
+
+def _run(split: Split, tokenizer: Any, max_length: int) -> Arrays:
+    """The arrays of a :class:`TokenView`; chunk by chunk, so that the tokenizer's own objects never fill the memory."""
+    layout = _special_layout(tokenizer, split.pairs is not None)
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    backend.encode_special_tokens = tokenizer.split_special_tokens
+    parts = []
+    for begin in range(0, max(len(split), 1), _CHUNK):
+        texts = list(split.texts[begin : begin + _CHUNK])
+        pairs = None if split.pairs is None else split.pairs[begin : begin + _CHUNK]
+        encodings = backend.encode_batch(texts if pairs is None else list(zip(texts, pairs, strict=True)))
+        parts.append(_flattened(encodings, layout))
+    arrays = {part: np.concatenate([chunk[part] for chunk in parts]) for part in parts[0]}
+    arrays["bounds"] = np.concatenate([[0], np.cumsum(arrays.pop("lengths"))])
+    if "token_type_ids" not in tokenizer.model_input_names:
+        del arrays["type_ids"]
+    return arrays
+
+
+def _flattened(encodings: Sequence[Any], layout: tuple[int, int]) -> Arrays:
+    """What a chunk's encodings hold, flat, and their ``lengths``."""
+    lengths = np.fromiter(map(len, encodings), dtype=np.int64, count=len(encodings))
+    size = int(lengths.sum())
+
+    def flat(part: str, dtype: type[np.int32 | np.int8]) -> NDArray[Any]:
+        return np.fromiter(chain.from_iterable(map(attrgetter(part), encodings)), dtype=dtype, count=size)
+
+    pairs = chain.from_iterable(chain.from_iterable(encoding.offsets for encoding in encodings))
+    spans = np.fromiter(pairs, dtype=np.int32, count=2 * size).reshape(-1, 2)
+    sequences = chain.from_iterable(encoding.sequence_ids for encoding in encodings)
+    text = np.fromiter(map(_TEXT_OF_SEQUENCE.__getitem__, sequences), dtype=np.int8, count=size)
+    return {
+        "lengths": lengths,
+        "ids": flat("ids", np.int32),
+        "type_ids": flat("type_ids", np.int8),
+        "starts": spans[:, 0],
+        "ends": spans[:, 1],
+        "regions": _regions(text, lengths, *layout),
+    }
 
 
 def _special_layout(tokenizer: Any, paired: bool) -> tuple[int, int]:
@@ -112,14 +140,17 @@ def _special_layout(tokenizer: Any, paired: bool) -> tuple[int, int]:
     return first, second - last
 
 
-def _regions(sequence_ids: list[int | None], before: int, between: int) -> NDArray[np.int8]:
-    """Region of each token, from its text, or for special tokens from their number, so that a text may be empty."""
-    regions = np.empty(len(sequence_ids), dtype=np.int8)
-    specials = 0
-    for position, sequence in enumerate(sequence_ids):
-        if sequence is not None:
-            regions[position] = 2 * sequence + 1
-        else:
-            specials += 1
-            regions[position] = 0 if specials <= before else 2 if specials <= before + between else 4
-    return regions
+def _regions(text: NDArray[np.int8], lengths: NDArray[np.int64], before: int, between: int) -> NDArray[np.int8]:
+    """Region of each token, from its text, or for special tokens from their number, so that a text may be empty.
+
+    Args:
+        text: 0 or 1 for the tokens of the first or second text, −1 for special tokens, flat.
+        lengths: tokens per sample.
+        before: how many special tokens stand before the first text.
+        between: how many stand behind it, before the second text or the end.
+    """
+    special = text < 0
+    total = np.concatenate([[0], np.cumsum(special)])
+    number = total[1:] - np.repeat(total[np.cumsum(lengths) - lengths], lengths)  # counted anew in each sample, from 1
+    around = np.where(number <= before, 0, np.where(number <= before + between, 2, 4))
+    return np.where(special, around, 2 * text + 1).astype(np.int8)

@@ -164,10 +164,10 @@ class AnswerStore:
         logits = torch.empty(len(keys), layout.classes)
         insides: dict[str, dict[int, Tensor]] = {kind: {} for kind in KINDS}
         padded = []
-        for kind, layer in layout.fields:
-            tensor = torch.zeros(len(keys), *layout.shape(kind, longest), dtype=KEPT_AS[kind])
-            insides[kind][layer] = tensor
-            padded.append((kind, tensor.view(torch.int16).numpy()))
+        for kind, layer in layout.fields:  # numpy's zeros, not torch's, which would set the cores to work beside the training
+            target = np.zeros((len(keys), *layout.shape(kind, longest)), dtype=np.int16)
+            insides[kind][layer] = torch.from_numpy(target).view(KEPT_AS[kind])
+            padded.append((kind, target))
         for row, (record, length) in enumerate(zip(records, lengths.tolist(), strict=True)):
             logits[row] = torch.from_numpy(np.frombuffer(record, dtype=np.float32, count=layout.classes).copy())
             at = 4 * layout.classes

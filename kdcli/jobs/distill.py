@@ -20,11 +20,12 @@ from kdcli.data.task import DEV, Split, Task
 from kdcli.data.tokens import TokenView, tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH, predict
-from kdcli.engine.phase import Phase, Stage
+from kdcli.engine.phase import Asking, Phase, Stage
 from kdcli.evaluation.comparison import Answer, Evaluation, Role, compare_on
 from kdcli.evaluation.metrics import scores
 from kdcli.files import whole_folder, write_json, write_text
 from kdcli.jobs.card import model_card
+from kdcli.jobs.economy import CACHE_LIMIT, run_trimmed, teaching
 from kdcli.jobs.opening import OpenRun, opened
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.jobs.teachers import (
@@ -60,16 +61,22 @@ Logits = NDArray[np.float32]
 
 
 def distill(
-    request: TrainRequest | None, events: Events, out: Path | None = None, resume: bool = False
+    request: TrainRequest | None,
+    events: Events,
+    out: Path | None = None,
+    resume: bool = False,
+    cache_limit: int = CACHE_LIMIT,
 ) -> tuple[RunFolder, Evaluation]:
     """Make a student and the proof of its worth; returns the run folder and the scores on dev.
+
+    What teachers say is kept in up to ``cache_limit`` bytes, beside what earlier runs have kept.
 
     Raises:
         RequestError: the request is wrong; nothing was written.
         GateError: a teacher is at chance.
         InterruptedRunError: a signal asked to stop; ``resume`` goes on.
     """
-    with opened(request, out, resume, events) as open_run:
+    with opened(request, out, resume, events, cache_limit) as open_run:
         plan, run = open_run.prepared.plan, open_run.folder
         teachers: list[Teacher] = []
         if asks_teachers(DISTILL, plan.recipe):
@@ -128,11 +135,12 @@ def _train_hop(
     _say_alignment(train, open_run.events)
     device = open_run.trainer.accelerator.device
     dtype = torch.float32 if plan.precision == "fp32" else torch.bfloat16
-    ensemble = Ensemble(asked, dtype).to(device) if asked else None
     stages, projections = make_stages(plan, hop, ranking)
     title = "distilling the student" if hop.name == DISTILL else f"distilling {hop.name} ({hop.student.reference})"
     built = _build(plan, run, hop.student, hop.student.weights)
-    _train(open_run, hop.name, title, built, hop.student, stages, train, folder, ensemble, projections)
+    ensemble = Ensemble(asked, dtype).to(device) if asked else None
+    with teaching(open_run, ensemble, train, stages) as asking:
+        _train(open_run, hop.name, title, built, hop.student, stages, train, folder, asking, projections)
 
 
 def _train_baseline(open_run: OpenRun) -> None:
@@ -179,24 +187,25 @@ def _train(
     stages: Sequence[Stage],
     train: Samples,
     folder: Path,
-    ensemble: Ensemble | None = None,
+    ensemble: Asking | None = None,
     projections: Projections | None = None,
 ) -> None:
     plan, task = open_run.prepared.plan, open_run.prepared.task
+    dev = _samples(plan, task.dev, student, [], {})
     phase = Phase(
         name=name,
         title=title,
         learner=StudentLearner(built.model, built.fresh),
         stages=stages,
         train=train,
-        dev=_samples(plan, task.dev, student, [], {}),
+        dev=dev,
         ensemble=ensemble,
         score=dev_scores(task),
         metric=task.metric,
         seed=int(plan.request["seed"]),
         projections=projections or Projections(),
     )
-    open_run.trainer.run(phase)
+    run_trimmed(open_run, phase, {STUDENT: built.model})
     tokenizer = load_tokenizer(Path(student.tokenizer_folder))
 
     def save() -> None:

@@ -12,6 +12,7 @@ from accelerate.utils import broadcast_object_list
 
 from kdcli.engine.events import Events, Note
 from kdcli.engine.loop import Trainer
+from kdcli.engine.profile import Profile
 from kdcli.engine.runtime import make_accelerator
 from kdcli.errors import Problem, RequestError
 from kdcli.jobs.preparation import Prepared, check_cheaply, prepare, removed_on_error, with_starter_defaults
@@ -33,12 +34,14 @@ class OpenRun:
         prepared: task and plan.
         trainer: runs the phases.
         events: who is told; silent on all processes but the first.
+        cache_limit: bytes that the teachers' kept answers may have on disk.
     """
 
     folder: RunFolder
     prepared: Prepared
     trainer: Trainer
     events: Events
+    cache_limit: int = 0
 
     @property
     def is_main(self) -> bool:
@@ -53,7 +56,9 @@ class OpenRun:
 
 
 @contextmanager
-def opened(request: TrainRequest | None, out: Path | None, resume: bool, events: Events) -> Iterator[OpenRun]:
+def opened(
+    request: TrainRequest | None, out: Path | None, resume: bool, events: Events, cache_limit: int = 0
+) -> Iterator[OpenRun]:
     """Check, plan and open a run.
 
     Args:
@@ -61,6 +66,7 @@ def opened(request: TrainRequest | None, out: Path | None, resume: bool, events:
         out: the run folder, or None for a new name (with ``resume``: for the latest run).
         resume: go on with a run that is there.
         events: who is told.
+        cache_limit: bytes that the teachers' kept answers may have on disk.
 
     Raises:
         RequestError: with everything that is wrong; nothing is left behind of a run that could not begin.
@@ -95,9 +101,9 @@ def opened(request: TrainRequest | None, out: Path | None, resume: bool, events:
         events.add(MetricsFile(run.metrics))
         events.add(Trackers(accelerator, run.path.name, {"recipe": recipe.name, "seed": request.seed}))
     events.emit(Note(f"run folder: {run.path}"))
-    trainer = Trainer(accelerator, recipe.training, events, run.checkpoints)
+    trainer = Trainer(accelerator, recipe.training, events, run.checkpoints, profile=Profile(accelerator.device))
     try:
-        yield OpenRun(run, prepared, trainer, events)
+        yield OpenRun(run, prepared, trainer, events, cache_limit)
     finally:
         accelerator.end_training()
 

@@ -31,6 +31,8 @@ class MetricsFile:
                 stage=event.stage,
                 epoch=round(event.epoch, 4),
                 values=dict(event.values),
+                seconds=dict(event.seconds),
+                samples=event.samples,
             )
         elif isinstance(event, Evaluated):
             scores = {name: dict(values) for name, values in event.scores.items()}
@@ -44,7 +46,8 @@ class MetricsFile:
                 best=event.best,
             )
         elif isinstance(event, PhaseDone):
-            self._write("done", event.phase, None, score=event.score)
+            seconds = {name: round(value, 4) for name, value in event.seconds.items()}
+            self._write("done", event.phase, None, score=event.score, seconds=seconds, samples=event.samples)
 
     def _write(self, kind: str, phase: str, step: int | None, **more: Any) -> None:
         entry = {"kind": kind, "phase": phase, "step": step, "time": round(time.time(), 3), **more}

@@ -22,6 +22,7 @@ from kdcli.errors import GateError
 from kdcli.evaluation.chance import against_chance
 from kdcli.evaluation.metrics import scores
 from kdcli.files import whole_folder
+from kdcli.jobs.economy import run_trimmed
 from kdcli.jobs.opening import OpenRun
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.losses.labels import HardLabelsTerm
@@ -88,7 +89,7 @@ def _cofinetuned(
         metric=task.metric,
         seed=seed,
     )
-    open_run.trainer.run(phase)
+    run_trimmed(open_run, phase, dict(learner.encoders.items()))
     return learner, tokenizers
 
 

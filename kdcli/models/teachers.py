@@ -140,6 +140,10 @@ class Ensemble(nn.Module):
         self.teachers = nn.ModuleDict({teacher.name: teacher for teacher in teachers})
         self.to(dtype)
 
+    def members(self) -> list[Teacher]:
+        """The teachers, in order."""
+        return list(self.teachers.values())  # type: ignore[arg-type]
+
     def forward(self, batch: Batch, needs: Mapping[str, Wanted] | None = None) -> dict[str, Output]:
         """The answers to a batch: of the teachers that ``needs`` names, or of all, without their insides."""
         asked = {name: Wanted() for name in self.teachers} if needs is None else needs

@@ -8,7 +8,7 @@ afterwards with the decay that they would have had, so that the result is the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+
+from kdcli.data.tokens import TokenView
 
 _WORTH_IT = 0.9
 
@@ -61,16 +63,17 @@ class TrimmedEmbedding(nn.Module):
 
 
 @contextmanager
-def trimmed(models: Mapping[str, nn.Module], tokens: Mapping[str, Iterable[NDArray[np.int32]]]) -> Iterator[None]:
+def trimmed(models: Mapping[str, nn.Module], views: Mapping[str, Sequence[TokenView]]) -> Iterator[None]:
     """Let models of transformers have trimmed input embeddings inside the ``with`` block, and whole ones again behind it.
 
     Args:
         models: encoders or classification models by name.
-        tokens: by the same names, all token ids that the model is given inside the block.
+        views: by the same names, all texts that the model is given inside the block.
     """
     undo = []
     for name, model in models.items():
-        used = np.unique(np.concatenate([np.asarray(ids, dtype=np.int64) for ids in tokens[name]]))
+        used = np.unique(np.concatenate([[view.pad_id for view in views[name]], *(view.ids for view in views[name])]))
+        used = used.astype(np.int64)
         whole = model.get_input_embeddings()  # type: ignore[operator]
         if isinstance(whole, nn.Embedding) and len(used) < _WORTH_IT * whole.num_embeddings and _is_plain(model, whole):
             parent, attribute = _place(model, whole)
