@@ -48,6 +48,7 @@ def cofinetune(
     seed: options.Seed = 0,
     device: options.DeviceOption = options.Device.auto,
     track: options.Track = None,
+    profile: options.ShowProfile = False,
     out: options.Out = None,
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
@@ -57,8 +58,6 @@ def cofinetune(
     """Fine-tune several teachers together under one shared head; kdcli distill --teachers RUN then reuses them."""
     with session(quiet) as events:
         from kdcli.errors import Problem, RequestError
-        from kdcli.jobs.cofinetune import cofinetune as run_job
-        from kdcli.jobs.preparation import dry_plan
         from kdcli.plan.request import TrainRequest
 
         request: TrainRequest | None = None
@@ -90,11 +89,20 @@ def cofinetune(
         if dry_run:
             if request is None:
                 raise RequestError(Problem("--dry-run", "does not go with --resume alone", remedy="name the teachers"))
+            from kdcli.jobs.preparation import dry_plan
+
             plan = dry_plan(request, events)
             events.emit_finished()
             show_plan(plan, json_output)
             return
+        from kdcli.cli.spent import Spent, show_profile
+        from kdcli.jobs.cofinetune import cofinetune as run_job
+
+        spent = Spent()
+        events.add(spent)
         run, evaluation = run_job(request, events, out, resume)
         events.emit_finished()
         show_evaluation(evaluation, json_output)
+        if profile:
+            show_profile(spent, json_output)
         events.emit_note(f"teachers: {run.teachers}; use them with kdcli distill --teachers {run.path} --student …")

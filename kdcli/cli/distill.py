@@ -80,6 +80,8 @@ def distill(
         float | None, typer.Option("--min-score", help="Exit 1 below this dev score.", rich_help_panel="Gates")
     ] = None,
     track: options.Track = None,
+    cache_size: options.CacheSize = "32GiB",
+    profile: options.ShowProfile = False,
     out: options.Out = None,
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
@@ -89,10 +91,9 @@ def distill(
     """Make a small student from one or several teachers: co-finetune, distill, score, write the run folder."""
     with session(quiet) as events:
         from kdcli.errors import Problem, RequestError
-        from kdcli.jobs.distill import distill as run_job
-        from kdcli.jobs.preparation import dry_plan
         from kdcli.plan.request import TrainRequest
 
+        cache_limit = options.byte_size(cache_size, "--cache-size")
         request: TrainRequest | None = None
         if teachers is not None or student is not None or not resume:
             if teachers is None:
@@ -131,13 +132,22 @@ def distill(
                 raise RequestError(
                     Problem("--dry-run", "does not go with --resume alone", remedy="name the teachers and the student")
                 )
+            from kdcli.jobs.preparation import dry_plan
+
             plan = dry_plan(request, events)
             events.emit_finished()
             show_plan(plan, json_output)
             return
-        run, evaluation = run_job(request, events, out, resume)
+        from kdcli.cli.spent import Spent, show_profile
+        from kdcli.jobs.distill import distill as run_job
+
+        spent = Spent()
+        events.add(spent)
+        run, evaluation = run_job(request, events, out, resume, cache_limit)
         events.emit_finished()
         show_evaluation(evaluation, json_output)
+        if profile:
+            show_profile(spent, json_output)
         events.emit_note(f"student: {run.student}")
         check_gates(evaluation, min_score, min_retention)
 

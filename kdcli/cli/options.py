@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -120,6 +121,19 @@ Resume = Annotated[
     bool,
     typer.Option("--resume", help="Go on with the latest run, or with the one in --out.", rich_help_panel=_OUTPUT),
 ]
+CacheSize = Annotated[
+    str,
+    typer.Option(
+        "--cache-size",
+        metavar="SIZE",
+        help="Disk for the teachers' kept answers, of all runs together: 20GB, 500MB; 0 asks the teachers in every epoch. "
+        "They lie in the folder that KDCLI_CACHE names, else in ~/.cache/kdcli.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+ShowProfile = Annotated[
+    bool, typer.Option("--profile", help="Show where the time of the training went.", rich_help_panel=_OUTPUT)
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.", rich_help_panel=_OUTPUT)
 ]
@@ -182,6 +196,24 @@ def overrides(set_values: list[str] | None, flags: dict[str, tuple[tuple[Any, ..
         if value is not None
     ]
     return (*short, *(Override.parse(text) for text in set_values or []))
+
+
+def byte_size(text: str, flag: str) -> int:
+    """``20GB``, ``1.5 GiB``, ``500MB`` or a number of bytes; K, M, G and T count in steps of 1000, Ki… in steps of 1024.
+
+    >>> byte_size("1.5GiB", "--cache-size")
+    1610612736
+
+    Raises:
+        RequestError: it is none of these.
+    """
+    from kdcli.errors import Problem, RequestError
+
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    if match is None or (match[3] and not match[2]):
+        raise RequestError(Problem(f"{flag} {text}", "is not a size", "such as 20GB, 500MB, 1.5GiB or 0"))
+    step = 1024 if match[3] else 1000
+    return int(float(match[1]) * step ** " kmgt".index(match[2].lower() or " "))
 
 
 def split_names(values: list[str] | None) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ _LOWEST_LOG = -1e4
 _ENTRY = np.dtype([("key", "V16"), ("offset", "<i8"), ("size", "<i8"), ("check", "<u4"), ("unused", "<u4")])
 _ABOUT, _DATA, _INDEX = "about.json", ".answers", ".index"
 _SPARE_DISK = 2**30
+ENTRY_BYTES = _ENTRY.itemsize
 
 
 def rounded(kind: str, tensor: Tensor) -> Tensor:
@@ -84,10 +85,15 @@ class Layout:
 
 
 class Allowance:
-    """Bytes that may still be written, by all stores of a run together."""
+    """Bytes that may still be written, by all stores of a run together.
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    Attributes:
+        left: how many.
+        there: bytes that were there already.
+    """
+
+    def __init__(self, left: int, there: int = 0) -> None:
+        self.left, self.there = left, there
 
     def take(self, size: int) -> bool:
         """Use so many bytes, if there are as many."""
@@ -264,19 +270,20 @@ def allowance(root: Path, limit: int, needed: int, keep: Iterable[Path]) -> Allo
     Args:
         root: the folder of all stores.
         limit: bytes that all of them may have together.
-        needed: bytes that the run would like to write.
+        needed: bytes of all that the run would like to find there.
         keep: the run's own folders, which stay.
     """
     kept = set(keep)
     sizes = {folder: _size(folder) for folder in root.iterdir() if folder.is_dir()} if root.is_dir() else {}
     used = sum(sizes.values())
+    missing = max(0, needed - sum(size for folder, size in sizes.items() if folder in kept))
     for folder in sorted(sizes.keys() - kept, key=_last_use):
-        if used + needed <= limit:
+        if used + missing <= limit:
             break
         shutil.rmtree(folder, ignore_errors=True)
         used -= sizes[folder]
     free = shutil.disk_usage(next(parent for parent in (root, *root.parents) if parent.exists())).free
-    return Allowance(max(0, min(needed, limit - used, free - _SPARE_DISK)))
+    return Allowance(max(0, min(missing, limit - used, free - _SPARE_DISK)), needed - missing)
 
 
 def keys_of(ids: NDArray[np.int32], types: NDArray[np.int8] | None, bounds: NDArray[np.int64]) -> list[bytes]:

@@ -7,6 +7,7 @@ it was kept or not, so that a training does not depend on what the disk has room
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from hashlib import blake2b
 from pathlib import Path
@@ -18,7 +19,7 @@ import transformers
 from numpy.typing import NDArray
 
 from kdcli.data.batching import Batch, Samples
-from kdcli.engine.answers import VERSION, Allowance, AnswerStore, Layout, allowance, keys_of, rounded
+from kdcli.engine.answers import ENTRY_BYTES, VERSION, Allowance, AnswerStore, Layout, allowance, keys_of, rounded
 from kdcli.engine.phase import Stage
 from kdcli.engine.profile import Profile
 from kdcli.models.output import Output, Wanted
@@ -129,9 +130,24 @@ def wants_of(stages: Iterable[Stage]) -> dict[str, Wanted]:
     return {name: reduce(Wanted.__or__, wanted) for name, wanted in wants.items()}
 
 
+@dataclass(frozen=True)
+class Stores:
+    """Where the answers of a phase are kept.
+
+    Attributes:
+        by_teacher: teacher → its store.
+        needed: bytes of all answers.
+        room: bytes that may be had for them, with those that are there already.
+    """
+
+    by_teacher: dict[str, AnswerStore]
+    needed: int
+    room: int
+
+
 def stores_for(
     teachers: Sequence[Teacher], samples: Samples, wants: Mapping[str, Wanted], classes: int, root: Path, limit: int, parts: int
-) -> dict[str, AnswerStore]:
+) -> Stores:
     """A store for every teacher, among them those that earlier runs have filled.
 
     Args:
@@ -154,10 +170,11 @@ def stores_for(
         about = f"{VERSION}|{transformers.__version__}|{layout}|{teacher.fingerprint()}"
         layouts[teacher.name] = layout
         folders[teacher.name] = root / f"{blake2b(about.encode(), digest_size=12).hexdigest()}"
-        needed += int(layout.sizes(samples.views[teacher.name].lengths).sum())
+        needed += int((layout.sizes(samples.views[teacher.name].lengths) + ENTRY_BYTES).sum())
     room = allowance(root, limit, needed, folders.values())
     share = Allowance(room.left // parts)
-    return {
+    stores = {
         teacher.name: AnswerStore(folders[teacher.name], layouts[teacher.name], share, {"teacher": teacher.name})
         for teacher in teachers
     }
+    return Stores(stores, needed, room.there + room.left)

@@ -25,7 +25,7 @@ from kdcli.evaluation.comparison import Answer, Evaluation, Role, compare_on
 from kdcli.evaluation.metrics import scores
 from kdcli.files import whole_folder, write_json, write_text
 from kdcli.jobs.card import model_card
-from kdcli.jobs.economy import CACHE_LIMIT, run_trimmed, teaching
+from kdcli.jobs.economy import CACHE_LIMIT, teaching, train_sparingly
 from kdcli.jobs.opening import OpenRun, opened
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.jobs.teachers import (
@@ -205,7 +205,7 @@ def _train(
         seed=int(plan.request["seed"]),
         projections=projections or Projections(),
     )
-    run_trimmed(open_run, phase, {STUDENT: built.model})
+    train_sparingly(open_run, phase, {STUDENT: built.model})
     tokenizer = load_tokenizer(Path(student.tokenizer_folder))
 
     def save() -> None:

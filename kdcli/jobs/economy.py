@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from torch import nn
 
@@ -11,8 +12,9 @@ from kdcli.caching import cache_folder
 from kdcli.data.batching import Samples
 from kdcli.engine.events import Note
 from kdcli.engine.phase import Asking, Phase, Stage
-from kdcli.engine.teaching import Teaching, stores_for, wants_of
+from kdcli.engine.teaching import Stores, Teaching, stores_for, wants_of
 from kdcli.jobs.opening import OpenRun
+from kdcli.models.dropout import quick_dropout
 from kdcli.models.teachers import Ensemble
 from kdcli.models.vocabulary import trimmed
 
@@ -20,8 +22,8 @@ CACHE_LIMIT = 32 * 2**30
 _ANSWERS = "answers"
 
 
-def run_trimmed(open_run: OpenRun, phase: Phase, models: Mapping[str, nn.Module]) -> None:
-    """Train a phase with embeddings of those tokens alone that occur in it.
+def train_sparingly(open_run: OpenRun, phase: Phase, models: Mapping[str, nn.Module]) -> None:
+    """Train a phase with embeddings of those tokens alone that occur in it, and with quick dropout.
 
     Adafactor scales its steps by the whole matrix, so that it is given the whole.
 
@@ -30,11 +32,9 @@ def run_trimmed(open_run: OpenRun, phase: Phase, models: Mapping[str, nn.Module]
         phase: what is trained.
         models: the models that learn, by the names of their views.
     """
-    if open_run.prepared.plan.recipe.training.optimizer.name == "adafactor":
-        open_run.trainer.run(phase)
-        return
     views = {name: [samples.views[name] for samples in (phase.train, phase.dev)] for name in models}
-    with trimmed(models, views):
+    whole = open_run.prepared.plan.recipe.training.optimizer.name == "adafactor"
+    with quick_dropout(models.values()), nullcontext() if whole else trimmed(models, views):
         open_run.trainer.run(phase)
 
 
@@ -65,8 +65,24 @@ def teaching(open_run: OpenRun, ensemble: Ensemble | None, train: Samples, stage
         except OSError as error:
             open_run.events.emit(Note(f"{root}: {error.strerror}: the teachers answer in every epoch", warning=True))
         else:
-            asking = Teaching(ensemble, train, wants, stores, open_run.trainer.profile)
+            asking = Teaching(ensemble, train, wants, stores.by_teacher, open_run.trainer.profile)
+            open_run.events.emit(Note(_about(stores, root)))
     try:
         yield asking
     finally:
         asking.close()
+
+
+def _about(stores: Stores, root: Path) -> str:
+    """What is kept of the teachers, and where."""
+    names = " and ".join(stores.by_teacher)
+    if stores.room >= stores.needed:
+        return f"{names}: answers are kept, {_gigabytes(stores.needed)} in {root} (--cache-size)"
+    return (
+        f"{names}: {stores.room / stores.needed:.0%} of the answers are kept, {_gigabytes(stores.room)} in {root}; "
+        "the others are asked for in every epoch (a larger --cache-size, or more room on the disk)"
+    )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -22,7 +22,7 @@ from kdcli.errors import GateError
 from kdcli.evaluation.chance import against_chance
 from kdcli.evaluation.metrics import scores
 from kdcli.files import whole_folder
-from kdcli.jobs.economy import run_trimmed
+from kdcli.jobs.economy import train_sparingly
 from kdcli.jobs.opening import OpenRun
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.losses.labels import HardLabelsTerm
@@ -89,7 +89,7 @@ def _cofinetuned(
         metric=task.metric,
         seed=seed,
     )
-    run_trimmed(open_run, phase, dict(learner.encoders.items()))
+    train_sparingly(open_run, phase, dict(learner.encoders.items()))
     return learner, tokenizers
 
 
