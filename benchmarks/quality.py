@@ -57,9 +57,9 @@ def main() -> None:
     options = parser.parse_args()
     seeds = [int(seed) for seed in options.seeds.split(",")]
     lines = [row(job, [run(job, seed, options) for seed in seeds]) for job in options.jobs]
-    print("| task | student | same student, no teachers | teachers | of the best teacher |")  # noqa: T201
-    print("|---|---|---|---|---|")  # noqa: T201
-    print(*lines, sep="\n")  # noqa: T201
+    print("| task | student | same student, no teachers | teachers | of the best teacher |")
+    print("|---|---|---|---|---|")
+    print(*lines, sep="\n")
 
 
 if __name__ == "__main__":

@@ -108,16 +108,16 @@ def main() -> None:
             teachers.append([max(best_teacher(one) for one in found)])
         names.append(f"{job.name}, {found[0]['metric']}")
     ranks = [rankdata([-value for value in column]) for column in columns]
-    print(f"| recipe | {' | '.join(names)} | mean rank |")  # noqa: T201
-    print("|---|" + "---|" * (len(names) + 1))  # noqa: T201
+    print(f"| recipe | {' | '.join(names)} | mean rank |")
+    print("|---|" + "---|" * (len(names) + 1))
     count = len(seeds)
     best = [[values[0] for values in teachers[begin : begin + count]] for begin in range(0, len(teachers), count)]
-    print(f"| best teacher | {' | '.join(map(cell, best))} | |")  # noqa: T201
+    print(f"| best teacher | {' | '.join(map(cell, best))} | |")
     order = sorted(range(len(options.recipes)), key=lambda row: sum(rank[row] for rank in ranks))
     for row in order:
         cells = [cell([column[row] for column in columns[begin : begin + count]]) for begin in range(0, len(columns), count)]
         rank = sum(rank[row] for rank in ranks) / len(ranks)
-        print(f"| {options.recipes[row].label} | {' | '.join(cells)} | {rank:.2f} |")  # noqa: T201
+        print(f"| {options.recipes[row].label} | {' | '.join(cells)} | {rank:.2f} |")
 
 
 if __name__ == "__main__":

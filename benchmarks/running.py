@@ -35,7 +35,7 @@ class Job:
 
 def kdcli(*words: str) -> str:
     """Run a command and return what it prints; ends the script where the command fails."""
-    print("kdcli", shlex.join(words), file=sys.stderr, flush=True)  # noqa: T201
+    print("kdcli", shlex.join(words), file=sys.stderr, flush=True)
     done = subprocess.run([sys.executable, "-m", "kdcli", *words], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"kdcli {words[0]} ended with exit code {done.returncode}")
