@@ -13,6 +13,7 @@ import threading
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,11 @@ KEPT_AS = {
 }
 _SQUARE = ("attention", "scores")
 _LOWEST_LOG = -1e4
+_NO_ATTENTION = np.array(_LOWEST_LOG, dtype=np.float16).view(np.int16)
 _ENTRY = np.dtype([("key", "V16"), ("offset", "<i8"), ("size", "<i8"), ("check", "<u4"), ("unused", "<u4")])
 _ABOUT, _DATA, _INDEX = "about.json", ".answers", ".index"
 _SPARE_DISK = 2**30
+_Place = tuple[Path, int, int, int | None]  # file, offset, size, check sum still to be held
 ENTRY_BYTES = _ENTRY.itemsize
 
 
@@ -85,15 +88,10 @@ class Layout:
 
 
 class Allowance:
-    """Bytes that may still be written, by all stores of a run together.
+    """Bytes that may still be written, by all stores of a run together."""
 
-    Attributes:
-        left: how many.
-        there: bytes that were there already.
-    """
-
-    def __init__(self, left: int, there: int = 0) -> None:
-        self.left, self.there = left, there
+    def __init__(self, left: int) -> None:
+        self.left = left
 
     def take(self, size: int) -> bool:
         """Use so many bytes, if there are as many."""
@@ -115,15 +113,17 @@ class AnswerStore:
 
     def __init__(self, folder: Path, layout: Layout, allowance: Allowance, about: Mapping[str, Any]) -> None:
         self.folder, self.layout, self.allowance = folder, layout, allowance
-        self.takes = allowance.left > 0
-        self._places: dict[bytes, tuple[Path, int, int, int | None]] = {}  # file, offset, size, check sum still to be held
+        self._refused = False
+        self._places: dict[bytes, _Place] = {}
+        self._copies: dict[bytes, list[_Place]] = {}  # where an answer is once more, if the first place turns out to be broken
         self._read_to: dict[Path, int] = {}
         self._files: dict[Path, Any] = {}
         self._own: Path | None = None
         self._end = 0
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / _ABOUT, {"version": VERSION, **about, "layout": _plain(layout)})
+        with suppress(FileNotFoundError):  # another process was quicker to write the same
+            write_json(folder / _ABOUT, {"version": VERSION, **about, "layout": _plain(layout)})
         self.refresh()
 
     def __len__(self) -> int:
@@ -131,6 +131,11 @@ class AnswerStore:
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._places
+
+    @property
+    def takes(self) -> bool:
+        """Whether there is room for more."""
+        return self.allowance.left > 0 and not self._refused
 
     def refresh(self) -> None:
         """Learn what other processes have written since."""
@@ -140,21 +145,23 @@ class AnswerStore:
                 continue
             begin = self._read_to.get(data, 0)
             try:
-                room = data.stat().st_size
                 with index.open("rb") as file:
                     file.seek(begin)
                     raw = file.read()
+                room = data.stat().st_size  # after the index: what that names is there by now
             except OSError:  # removed by a run that needed the room
                 continue
             whole = len(raw) - len(raw) % _ENTRY.itemsize
             for entry in np.frombuffer(raw[:whole], dtype=_ENTRY):
                 offset, size = int(entry["offset"]), int(entry["size"])
                 if offset >= 0 and size > 0 and offset + size <= room:
-                    self._places.setdefault(entry["key"].tobytes(), (data, offset, size, int(entry["check"])))
+                    self._learn(entry["key"].tobytes(), (data, offset, size, int(entry["check"])))
             self._read_to[data] = begin + whole
 
     def read(self, keys: Sequence[bytes], lengths: NDArray[np.int64]) -> Output | None:
-        """The answers to some texts as one padded batch; None if one of them is not there.
+        """The answers to some texts as one batch, padded with zeros (the attention's logarithms with that of nothing).
+
+        None if one of them is not there.
 
         Args:
             keys: of the texts.
@@ -172,6 +179,8 @@ class AnswerStore:
         padded = []
         for kind, layer in layout.fields:  # numpy's zeros, not torch's, which would set the cores to work beside the training
             target = np.zeros((len(keys), *layout.shape(kind, longest)), dtype=np.int16)
+            if kind == "attention":  # logarithms: nobody looks at padding
+                target[:] = _NO_ATTENTION
             insides[kind][layer] = torch.from_numpy(target).view(KEPT_AS[kind])
             padded.append((kind, target))
         for row, (record, length) in enumerate(zip(records, lengths.tolist(), strict=True)):
@@ -204,14 +213,14 @@ class AnswerStore:
                 parts.append(values[row][tuple(slice(side) for side in shape)].tobytes())
             record = b"".join(parts)
             if not self.allowance.take(len(record) + _ENTRY.itemsize):
-                self.takes = False
+                self._refused = True
                 break
             records[key] = record
         if records:
             try:
                 self._append(records)
             except OSError:  # the disk is full, or the folder was taken away: what is there stays good
-                self.takes = False
+                self._refused = True
 
     def close(self) -> None:
         """Close all files."""
@@ -220,21 +229,35 @@ class AnswerStore:
                 file.close()
             self._files.clear()
 
+    def _learn(self, key: bytes, place: _Place) -> None:
+        if key in self._places:
+            self._copies.setdefault(key, []).append(place)
+        else:
+            self._places[key] = place
+
     def _record(self, key: bytes, size: int) -> bytes | None:
-        place = self._places.get(key)
-        if place is None:
-            return None
-        data, offset, stored, check = place
-        try:
-            record = self._read(data, offset, stored) if stored == size else b""
-        except OSError:
-            record = b""
-        if len(record) != size or (check is not None and zlib.crc32(record) != check):
-            self._places.pop(key, None)
-            return None
-        if check is not None:
-            self._places[key] = (data, offset, stored, None)
-        return record
+        while (place := self._places.get(key)) is not None:
+            data, offset, stored, check = place
+            try:
+                record = self._read(data, offset, stored) if stored == size else b""
+            except OSError:
+                record = b""
+            if len(record) == size and (check is None or zlib.crc32(record) == check):
+                if check is not None:
+                    self._places[key] = (data, offset, stored, None)
+                return record
+            self._forget(key, place)
+        return None
+
+    def _forget(self, key: bytes, place: _Place) -> None:
+        with self._lock:
+            if self._places.get(key) != place:  # the other thread was quicker
+                return
+            copies = self._copies.get(key)
+            if copies:
+                self._places[key] = copies.pop()
+            else:
+                del self._places[key]
 
     def _read(self, path: Path, offset: int, size: int) -> bytes:
         with self._lock:
@@ -246,8 +269,8 @@ class AnswerStore:
             return found
 
     def _append(self, records: Mapping[bytes, bytes]) -> None:
-        if self._own is None:
-            self._own = self.folder / f"{uuid.uuid4().hex[:16]}{_DATA}"
+        if self._own is None or self._own.stat().st_size < self._end:  # somebody has cut it off
+            self._own, self._end = self.folder / f"{uuid.uuid4().hex[:16]}{_DATA}", 0
             self._own.touch()
         entries = np.zeros(len(records), dtype=_ENTRY)
         end = self._end
@@ -270,20 +293,19 @@ def allowance(root: Path, limit: int, needed: int, keep: Iterable[Path]) -> Allo
     Args:
         root: the folder of all stores.
         limit: bytes that all of them may have together.
-        needed: bytes of all that the run would like to find there.
+        needed: bytes that the run would like to write.
         keep: the run's own folders, which stay.
     """
     kept = set(keep)
     sizes = {folder: _size(folder) for folder in root.iterdir() if folder.is_dir()} if root.is_dir() else {}
     used = sum(sizes.values())
-    missing = max(0, needed - sum(size for folder, size in sizes.items() if folder in kept))
     for folder in sorted(sizes.keys() - kept, key=_last_use):
-        if used + missing <= limit:
+        if used + needed <= limit:
             break
         shutil.rmtree(folder, ignore_errors=True)
         used -= sizes[folder]
     free = shutil.disk_usage(next(parent for parent in (root, *root.parents) if parent.exists())).free
-    return Allowance(max(0, min(missing, limit - used, free - _SPARE_DISK)), needed - missing)
+    return Allowance(max(0, min(limit - used, free - _SPARE_DISK)))
 
 
 def keys_of(ids: NDArray[np.int32], types: NDArray[np.int8] | None, bounds: NDArray[np.int64]) -> list[bytes]:
@@ -306,7 +328,10 @@ def _plain(layout: Layout) -> dict[str, Any]:
 
 
 def _size(folder: Path) -> int:
-    return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
+    try:
+        return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
+    except FileNotFoundError:  # another run has removed it meanwhile
+        return 0
 
 
 def _last_use(folder: Path) -> float:

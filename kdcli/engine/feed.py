@@ -41,21 +41,33 @@ class Cut:
         process, processes: whose part is wanted, of how many.
         accumulation: micro-batches per process.
         group: samples that a term compares with each other and that stay together; 0 for the whole batch.
+        tokens: of a padded micro-batch at the most, so that long texts do not need more memory than short ones; 0 for no
+            bound. What stays together is not cut for it.
     """
 
     process: int
     processes: int
     accumulation: int
     group: int
+    tokens: int = 0
 
-    def shares(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """The process's micro-batches; none where a last batch is smaller than the processes."""
+    def shares(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """The process's micro-batches; none where a last batch is smaller than the processes.
+
+        Args:
+            rows: the global batch.
+            lengths: tokens of each of its samples.
+        """
         size = self.group or len(rows)
         groups = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
         pieces = min(len(groups), self.processes * self.accumulation)
         bounds = [len(groups) * piece // pieces for piece in range(pieces + 1)]
         shares = [np.concatenate(groups[begin:end]) for begin, end in itertools.pairwise(bounds)]
-        return shares[self.process :: self.processes]
+        mine = shares[self.process :: self.processes]
+        if not self.tokens or self.group != 1:
+            return mine
+        most = max(1, self.tokens // int(lengths.max()))
+        return [part for share in mine for part in np.array_split(share, -(-len(share) // most))]
 
 
 def deliveries(
@@ -73,7 +85,7 @@ def deliveries(
     ahead = ensemble if isinstance(ensemble, ReadsAhead) else None
 
     def make(rows: NDArray[np.int64]) -> Delivery:
-        shares = cut.shares(rows)
+        shares = cut.shares(rows, samples.lengths[rows])
         batches = []
         for share in shares or [rows[:1]]:
             batch = samples.batch(share)

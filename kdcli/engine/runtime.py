@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,8 @@ def make_accelerator(
         track: further trackers, of :data:`TRACKERS`.
     """
     AcceleratorState._reset_state()
+    if torch.device(device).type == "cuda" and precision != "fp32":
+        torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32 under autocast; --precision fp32 is exact
     return Accelerator(
         mixed_precision="no" if precision == "fp32" else precision,
         cpu=torch.device(device).type == "cpu",
@@ -35,6 +38,18 @@ def make_accelerator(
         project_config=ProjectConfiguration(str(folder), logging_dir=str(folder)) if folder is not None else None,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+
+
+def give_back_memory() -> None:
+    """Return to the system what the C library keeps of memory that was freed, such as the activations of long texts.
+
+    Where the C library is not glibc, nothing is done.
+    """
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def check_trackers(track: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.engine.objective import Objective
 from kdcli.engine.optimisation import make_optimizer, rate_factor
 from kdcli.engine.phase import Phase, ReadsAhead
-from kdcli.engine.runtime import restore_rng_state, rng_state
+from kdcli.engine.runtime import give_back_memory, restore_rng_state, rng_state
 from kdcli.errors import InterruptedRunError, RunFailedError
 from kdcli.models.output import Output
 from kdcli.recipe.schedule import Moment
@@ -30,6 +30,8 @@ from kdcli.recipe.schema import Schedule
 
 if TYPE_CHECKING:
     from kdcli.engine.loop import Trainer
+
+_CPU_TOKENS = 1024  # matrix products are at their full speed there, and activations of four BERT-base layers take 250 MB
 
 
 class StageRun:
@@ -76,11 +78,13 @@ class StageRun:
     def train(self) -> dict[str, Tensor] | None:
         """All steps that are left; returns the best weights so far."""
         self.model.train()
+        give_back_memory()
         cut = Cut(
             self.accelerator.process_index,
             self.accelerator.num_processes,
             self.trainer.settings.accumulation,
             self.objective.group,
+            _CPU_TOKENS if self.device.type == "cpu" else 0,
         )
         coming = deliveries(self._batches_left(), self.phase.train, self.phase.ensemble, cut, self.device)
         with self.profile.section("other"):
@@ -289,6 +293,7 @@ class StageRun:
             gather=gather_object,
         )
         self.model.train()
+        give_back_memory()
         scores = self.phase.score(logits)
         score = float(np.mean([values[self.phase.metric] for values in scores.values()]))
         best = self.is_last and (self.position.best_score is None or score > self.position.best_score)

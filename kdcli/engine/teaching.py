@@ -19,6 +19,7 @@ import transformers
 from numpy.typing import NDArray
 
 from kdcli.data.batching import Batch, Samples
+from kdcli.data.tokens import TokenView
 from kdcli.engine.answers import ENTRY_BYTES, VERSION, Allowance, AnswerStore, Layout, allowance, keys_of, rounded
 from kdcli.engine.phase import Stage
 from kdcli.engine.profile import Profile
@@ -136,7 +137,7 @@ class Stores:
 
     Attributes:
         by_teacher: teacher → its store.
-        needed: bytes of all answers.
+        needed: bytes of all answers, each text once.
         room: bytes that may be had for them, with those that are there already.
     """
 
@@ -162,19 +163,24 @@ def stores_for(
     Raises:
         OSError: the folder cannot be written.
     """
-    layouts, folders = {}, {}
-    needed = 0
+    share = Allowance(0)
+    stores = {}
+    needed = missing = 0
     for teacher in teachers:
         config: Any = teacher.model.config
         layout = Layout(classes, int(config.hidden_size), int(config.num_attention_heads), wants[teacher.name])
         about = f"{VERSION}|{transformers.__version__}|{layout}|{teacher.fingerprint()}"
-        layouts[teacher.name] = layout
-        folders[teacher.name] = root / f"{blake2b(about.encode(), digest_size=12).hexdigest()}"
-        needed += int((layout.sizes(samples.views[teacher.name].lengths) + ENTRY_BYTES).sum())
-    room = allowance(root, limit, needed, folders.values())
-    share = Allowance(room.left // parts)
-    stores = {
-        teacher.name: AnswerStore(folders[teacher.name], layouts[teacher.name], share, {"teacher": teacher.name})
-        for teacher in teachers
-    }
-    return Stores(stores, needed, room.there + room.left)
+        folder = root / blake2b(about.encode(), digest_size=12).hexdigest()
+        store = stores[teacher.name] = AnswerStore(folder, layout, share, {"teacher": teacher.name})
+        sizes = _sizes(store, samples.views[teacher.name])
+        needed += sum(sizes.values())
+        missing += sum(size for key, size in sizes.items() if key not in store)
+    room = allowance(root, limit, missing, [store.folder for store in stores.values()]).left
+    share.left = min(missing, room // parts)
+    return Stores(stores, needed, needed - missing + min(missing, room))
+
+
+def _sizes(store: AnswerStore, view: TokenView) -> dict[bytes, int]:
+    """For each different text of a split, the bytes that its answer takes."""
+    sizes = store.layout.sizes(view.lengths) + ENTRY_BYTES
+    return dict(zip(keys_of(view.ids, view.type_ids, view.bounds), sizes.tolist(), strict=True))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from kdcli.data.batching import Batch
@@ -90,6 +91,10 @@ class HiddenTerm(LayerTerm):
         if self.observing and projection is not None and self.sides[teacher] == "teacher":
             rows = theirs.detach() if mask is None else theirs.detach()[mask]
             self.observed[f"projected-std/{teacher}-{student_layer}"] = rows.std(0, correction=0).mean()
+        return self.total(ours, theirs, mask)
+
+    def total(self, ours: Tensor, theirs: Tensor, mask: Tensor | None) -> Tensor:
+        """Sum of the distances between states [..., D] on both sides, of those alone that ``mask`` [...] holds."""
         distances = self.distance(ours, theirs)
         return distances.sum() if mask is None else distances.masked_fill(~mask, 0.0).sum()
 
@@ -118,10 +123,10 @@ class HiddenMseTerm(HiddenTerm):
         super().__init__(*settings, **more)
         self.normalise = normalise
 
-    def distance(self, ours: Tensor, theirs: Tensor) -> Tensor:
+    def total(self, ours: Tensor, theirs: Tensor, mask: Tensor | None) -> Tensor:
         if self.normalise:
             ours, theirs = functional.normalize(ours, dim=-1), functional.normalize(theirs, dim=-1)
-        return (ours - theirs).square().mean(-1)
+        return squared_distance(ours, theirs, mask) / ours.shape[-1]
 
 
 class HiddenCosineTerm(HiddenTerm):
@@ -135,3 +140,30 @@ class HiddenCosineTerm(HiddenTerm):
 
     def distance(self, ours: Tensor, theirs: Tensor) -> Tensor:
         return 1.0 - functional.cosine_similarity(ours, theirs, dim=-1)
+
+
+class _SquaredDistance(torch.autograd.Function):
+    """Σ (a − b)² over the rows of a mask; remembers the masked difference alone, which is half of the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, ours: Tensor, theirs: Tensor, mask: Tensor | None) -> Tensor:
+        difference = ours - theirs
+        if mask is not None:
+            difference.masked_fill_(~mask[..., None], 0.0)
+        ctx.save_for_backward(difference)
+        flat = difference.flatten()
+        return torch.dot(flat, flat)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (difference,) = ctx.saved_tensors
+        of_ours, of_theirs, _ = ctx.needs_input_grad
+        slope = difference * (2.0 * gradient)
+        return slope if of_ours else None, -slope if of_theirs else None, None
+
+
+def squared_distance(ours: Tensor, theirs: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Σ (a − b)² (scalar) between states [..., D] of the same shape, over the rows that ``mask`` [...] holds, or over all."""
+    total: Tensor = _SquaredDistance.apply(ours, theirs, mask)  # type: ignore[no-untyped-call]
+    return total

@@ -25,7 +25,7 @@ class QuickDropout(nn.Dropout):
         count = states.numel()
         numbers = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
         kept = (numbers[:count] >= dropped - _STEPS // 2).view(states.shape)
-        return states * kept.to(states.dtype).mul_(_STEPS / (_STEPS - dropped))
+        return torch.where(kept, states, states.new_zeros(())).mul_(_STEPS / (_STEPS - dropped))
 
 
 @contextmanager
