@@ -42,6 +42,7 @@ def plan_view(plan: Plan, width: int) -> list[RenderableType]:
             Text(
                 f"Estimate: about {clock(estimate.seconds)} on {plan.device} in {plan.precision}, "
                 f"{estimate.memory_bytes / 2**30:.1f} GiB of memory, "
+                f"{estimate.disk_bytes / 2**30:.1f} GiB of disk for the teachers' answers, "
                 f"{estimate.tokens_per_sample} tokens per text (rough: from sizes, not from a run)"
             )
         )

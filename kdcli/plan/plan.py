@@ -158,11 +158,13 @@ class Estimate(_Part):
         memory_bytes: largest resident memory of models, optimiser and activations.
         seconds: of the training stages.
         tokens_per_sample: mean length of a text in student tokens (teacher tokens without a student).
+        disk_bytes: of the teachers' kept answers, if there is room for all of them.
     """
 
     memory_bytes: int
     seconds: float
     tokens_per_sample: float
+    disk_bytes: int = 0
 
 
 class Plan(_Part):

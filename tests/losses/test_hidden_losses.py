@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdcli.losses.hidden import HiddenCosineTerm, HiddenMseTerm, HiddenTerm, Side
+from kdcli.losses.hidden import HiddenCosineTerm, HiddenMseTerm, HiddenTerm, Side, squared_distance
 from kdcli.losses.projection import Projections
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
@@ -233,3 +233,22 @@ def test_it_asks_for_the_matched_layers_alone(kind: type[HiddenTerm]) -> None:
         "bert": Wanted.of("hidden", [2, 4]),
         "roberta": Wanted.of("hidden", [0, 1, 3]),
     }
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_squared_distance_has_the_gradient_of_its_value(masked: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.randn(2, 3, 4, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2))
+    mask = torch.tensor([[True, False, True], [False, False, True]]) if masked else None
+    assert torch.autograd.gradcheck(lambda one, other: squared_distance(one, other, mask), (ours, theirs))
+    kept = (ours - theirs).detach().numpy()[mask.numpy() if mask is not None else slice(None)]
+    assert squared_distance(ours, theirs, mask).item() == pytest.approx((kept**2).sum(), rel=1e-12)
+
+
+def test_squared_distance_ignores_what_is_not_finite_behind_the_mask() -> None:
+    ours = torch.tensor([[1.0, 2.0], [float("nan"), float("inf")]], requires_grad=True)
+    total = squared_distance(ours, torch.zeros(2, 2), torch.tensor([True, False]))
+    total.backward()  # type: ignore[no-untyped-call]
+    assert total.item() == 5.0
+    assert ours.grad is not None
+    assert ours.grad.tolist() == [[2.0, 4.0], [0.0, 0.0]]
