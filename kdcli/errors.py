@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 EXIT_GATE = 1
 EXIT_REQUEST = 2
@@ -82,6 +81,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("objectve", ["objective", "epochs"])
     "did you mean 'objective'?"
     """
+    from difflib import get_close_matches
+
     near = get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else ""
 

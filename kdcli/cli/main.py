@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kdcli import __version__
-from kdcli.cli import cofinetune, distill, evaluate, export, recipe
+from kdcli.cli.commands import Group, ModuleCommands
+
+
+class _Commands(Group):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        commands: Any = ModuleCommands("distill", "cofinetune", "evaluate", "export", "recipe")
+        self.commands = commands
+
 
 app = typer.Typer(
     name="kdcli",
+    cls=_Commands,
     help="Compress the transformer encoders you already have: several teachers teach one small student.",
     epilog="Start here, offline, in any folder:\n\n  kdcli distill --teachers bert,roberta --student 4L\n\n  kdcli evaluate\n\n"
     "  kdcli export --onnx",
@@ -34,13 +43,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-app.command("distill", epilog=distill.EXAMPLES)(distill.distill)
-app.command("cofinetune", epilog=cofinetune.EXAMPLES)(cofinetune.cofinetune)
-app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command("export", epilog=export.EXAMPLES)(export.export)
-app.add_typer(recipe.app)
 
 
 def main() -> None:

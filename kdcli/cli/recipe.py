@@ -7,14 +7,17 @@ from typing import Annotated
 import typer
 
 from kdcli.cli import options
-from kdcli.cli.session import print_document, results, session
+from kdcli.cli.commands import Command, Group
+from kdcli.cli.session import errors_as_exit_codes, print_document, results, session
 
 app = typer.Typer(
     name="recipe",
+    cls=Group,
     help="The recipes: which there are, what they say, and whether yours is right for your models.",
     epilog="Examples:\n\n  kdcli recipe list\n\n  kdcli recipe show internal-stacked > mine.yaml\n\n"
     "  kdcli recipe check mine.yaml --teachers bert=./my-bert --student 4L",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
 )
 
@@ -32,17 +35,16 @@ _SCHEMA = (
 )
 
 
-@app.command("list", epilog=_LIST)
+@app.command("list", cls=Command, epilog=_LIST)
 def list_recipes(json_output: options.Json = False) -> None:
     """List the shipped recipes."""
-    with session(quiet=True):
-        import json
+    with errors_as_exit_codes():
+        from kdcli.recipe.catalogue import DEFAULT_RECIPE, opening, shipped
 
-        from kdcli.recipe.catalogue import DEFAULT_RECIPE, shipped
-        from kdcli.recipe.document import parse
-
-        about = {name: parse(path.read_text(encoding="utf-8"), str(path)).data for name, path in shipped().items()}
+        about = {name: opening(path) for name, path in shipped().items()}
         if json_output:
+            import json
+
             rows = [
                 {"name": name, "summary": data["summary"], "paper": data.get("paper", ""), "default": name == DEFAULT_RECIPE}
                 for name, data in about.items()
@@ -55,14 +57,13 @@ def list_recipes(json_output: options.Json = False) -> None:
         show(console, recipe_table(about, DEFAULT_RECIPE, console.width))
 
 
-@app.command("show", epilog=_SHOW)
+@app.command("show", cls=Command, epilog=_SHOW)
 def show_recipe(
     name: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a YAML file.")],
 ) -> None:
     """Print a recipe as it is written; highlighted on a terminal."""
-    with session(quiet=True):
-        from kdcli.recipe.catalogue import find
-        from kdcli.recipe.loading import read
+    with errors_as_exit_codes():
+        from kdcli.recipe.catalogue import find, read
 
         text = read(find(name, "recipe show"))
         console = results()
@@ -74,7 +75,7 @@ def show_recipe(
         console.print(Syntax(text, "yaml", theme="ansi_dark", background_color="default", word_wrap=True))
 
 
-@app.command("check", epilog=_CHECK)
+@app.command("check", cls=Command, epilog=_CHECK)
 def check(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
     teachers: Annotated[
@@ -109,10 +110,10 @@ def check(
         show(results(), *check_view(recipe, hops, depths))
 
 
-@app.command("schema", epilog=_SCHEMA)
+@app.command("schema", cls=Command, epilog=_SCHEMA)
 def schema() -> None:
     """Print the JSON Schema of a recipe, with which editors complete and check it."""
-    with session(quiet=True):
+    with errors_as_exit_codes():
         from kdcli.recipe.catalogue import schema_file
 
         print_document(schema_file().read_text(encoding="utf-8").rstrip("\n"))

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from kdcli.errors import (
     EXIT_FAILED,
@@ -22,6 +20,8 @@ from kdcli.errors import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from kdcli.engine.events import Events
 
 DEBUG = "KDCLI_DEBUG"
@@ -34,11 +34,15 @@ def is_first_process() -> bool:
 
 def results() -> Console:
     """Where tables go: standard output."""
+    from rich.console import Console
+
     return Console(highlight=False, quiet=not is_first_process())
 
 
 def messages() -> Console:
     """Where progress and errors go: standard error."""
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False)
 
 
@@ -50,32 +54,38 @@ def print_document(text: str) -> None:
 
 @contextmanager
 def session(quiet: bool = False) -> Iterator[Events]:
-    """Run a command's work: yields the events with a progress display attached; turns errors into exit codes.
+    """Run a command's work: yields the events with a progress display attached; turns errors into exit codes."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    with errors_as_exit_codes():
+        from kdcli.cli.progress import progress_display
+        from kdcli.engine.events import Events
+
+        with progress_display(messages(), quiet or not is_first_process()) as listener:
+            yield Events([listener])
+
+
+@contextmanager
+def errors_as_exit_codes() -> Iterator[None]:
+    """Turn an error inside the ``with`` block into one clear message and an exit code.
 
     0 done, 1 a gate was not met, 2 the request is wrong, 3 the run failed, 130 interrupted. ``KDCLI_DEBUG=1`` shows the
     traceback of a failure.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    console = messages()
     try:
-        from kdcli.cli.progress import progress_display
-        from kdcli.engine.events import Events
-
-        with progress_display(console, quiet or not is_first_process()) as listener:
-            yield Events([listener])
+        yield
     except RequestError as error:
         for problem in error.problems if is_first_process() else ():
-            _say(console, "error", str(problem), "red")
+            _say("error", str(problem), "red")
         _exit(error)
     except (GateError, InterruptedRunError) as error:
         if is_first_process():
-            _say(console, "gate" if isinstance(error, GateError) else "stopped", str(error), "yellow")
+            _say("gate" if isinstance(error, GateError) else "stopped", str(error), "yellow")
         _exit(error)
     except KdcliError as error:
-        _say(console, "failed", str(error), "red")
+        _say("failed", str(error), "red")
         _exit(error)
     except KeyboardInterrupt:
-        _say(console, "stopped", "interrupted; a run that had begun goes on with --resume", "yellow")
+        _say("stopped", "interrupted; a run that had begun goes on with --resume", "yellow")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the reader has gone; nothing more to print
@@ -83,7 +93,7 @@ def session(quiet: bool = False) -> Iterator[Events]:
     except (OSError, MemoryError) as error:
         if os.environ.get(DEBUG):
             raise
-        _say(console, "failed", _plain(error), "red")
+        _say("failed", _plain(error), "red")
         raise typer.Exit(EXIT_FAILED) from None
     except typer.Exit:
         raise
@@ -91,7 +101,6 @@ def session(quiet: bool = False) -> Iterator[Events]:
         if os.environ.get(DEBUG):
             raise
         _say(
-            console,
             "failed",
             f"{type(error).__name__}: {error}\n  this is not an error that kdcli foresaw; {DEBUG}=1 shows where it arose",
             "red",
@@ -99,7 +108,10 @@ def session(quiet: bool = False) -> Iterator[Events]:
         raise typer.Exit(EXIT_FAILED) from None
 
 
-def _say(console: Console, kind: str, text: str, colour: str) -> None:
+def _say(kind: str, text: str, colour: str) -> None:
+    from rich.markup import escape
+
+    console = messages()
     console.print(f"[bold {colour}]{kind}[/]  {escape(text)}", soft_wrap=not console.is_terminal)
 
 

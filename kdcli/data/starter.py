@@ -9,13 +9,17 @@ its scores are for comparison inside a run, not across machines.
 from __future__ import annotations
 
 import ast
+import gc
 import importlib.util
 import itertools
 import json
+import os
 import re
 import sysconfig
 import warnings
+from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +41,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 }
 ROWS = {TRAIN: 400, DEV: 120, TEST: 120}
 _SHORTEST, _LONGEST, _MOST_PER_FILE = 40, 160, 20
+_BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
 _LEFT_OUT = {"tests", "test", "testing", "_vendor", "site-packages", "idlelib", "lib2to3", "externals", "vendored"}
 
 
@@ -46,6 +51,11 @@ def write_starter_data(folder: Path) -> None:
     Raises:
         RunFailedError: an installed library has too few docstrings (its sources are not there, say).
     """
+    with _collector_at_rest():
+        _write_rows(folder)
+
+
+def _write_rows(folder: Path) -> None:
     generator = np.random.default_rng(0)
     wanted = sum(ROWS.values())
     rows: dict[str, list[str]] = {split: [] for split in ROWS}
@@ -72,6 +82,18 @@ def write_starter_data(folder: Path) -> None:
         write_text(folder / f"{split}.jsonl", "".join(lines[row] + "\n" for row in order))
 
 
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Syntax trees have no cycles, and to look for some in them takes as long as to make them."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def sample_texts(count: int) -> list[str]:
     """Some real text for a model that comes without data: docstrings of the standard library, always the same ones."""
     return list(itertools.islice(_paragraphs("stdlib", np.random.default_rng(0)), count))
@@ -79,11 +101,18 @@ def sample_texts(count: int) -> list[str]:
 
 def _paragraphs(library: str, generator: np.random.Generator) -> Iterator[str]:
     """The first paragraphs of a library's docstrings, files in a random but repeatable order."""
-    root = _root(library)
-    files = sorted(path for path in root.rglob("*.py") if not _LEFT_OUT & set(path.relative_to(root).parts))
+    files = _files(_root(library))
     for place in generator.permutation(len(files)):
-        found = [text for text in map(_tidy, _docstrings(files[place])) if text]
-        yield from found[:_MOST_PER_FILE]
+        found = (text for text in map(_tidy, _docstrings(files[place])) if text)
+        yield from itertools.islice(found, _MOST_PER_FILE)
+
+
+def _files(root: Path) -> list[Path]:
+    found = []
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name not in _LEFT_OUT]
+        found += [Path(folder, name) for name in names if name.endswith(".py")]
+    return sorted(found)
 
 
 def _root(library: str) -> Path:
@@ -102,11 +131,21 @@ def _docstrings(path: Path) -> Iterator[str]:
             tree = ast.parse(path.read_text(encoding="utf-8", errors="ignore"))
     except (SyntaxError, ValueError, OSError):
         return
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node)
             if text:
                 yield text
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """What :func:`ast.walk` gives, in its order, without the expressions, in which no docstring can be."""
+    waiting: deque[ast.AST] = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        for block in _BLOCKS:
+            waiting += getattr(node, block, ())
+        yield node
 
 
 _NAMES = re.compile(

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from kdcli.errors import Problem, Problems, RequestError
 from kdcli.models import checkpoints
 from kdcli.models.checkpoints import Checkpoint, Reference
 from kdcli.models.student import Size, parse_size, student_config
+from kdcli.plan.architecture import parameter_count
 from kdcli.plan.plan import StudentPlan
 from kdcli.recipe.document import KeyPath
 from kdcli.recipe.layers import LayerMapError, named_map, resolve
@@ -202,12 +201,3 @@ def _blueprint(
         layer_parameters=in_blocks,
     )
     return Blueprint(plan, config, source.folder, source.max_length)
-
-
-def parameter_count(config: Any, *, classifier: bool) -> int:
-    """Parameters of a model of that configuration, counted without memory for them."""
-    from transformers import AutoModel, AutoModelForSequenceClassification
-
-    factory: Any = AutoModelForSequenceClassification if classifier else AutoModel
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in factory.from_config(config).parameters())

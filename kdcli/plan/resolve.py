@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from kdcli.errors import Problem, Problems, RequestError
 from kdcli.models import checkpoints
 from kdcli.models.checkpoints import SHARED_HEAD, Checkpoint, Reference
 from kdcli.models.loading import load_tokenizer, quiet_transformers
-from kdcli.plan.blueprint import Blueprint, parameter_count, plan_student
+from kdcli.plan.architecture import parameter_count
+from kdcli.plan.blueprint import Blueprint, plan_student
 from kdcli.plan.chain import Hop, plan_hops
 from kdcli.plan.estimate import estimate
 from kdcli.plan.hardware import resolve_device, resolve_precision
@@ -95,8 +97,9 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
         problems.extend(error)
     problems.raise_if_any()
     teachers += [_assistant(hop) for hop in hops[:-1]]
+    tokenizer = _each_once(load_tokenizer)
     if hops:
-        teachers = _with_same_tokens(teachers, hops[-1].blueprint)
+        teachers = _with_same_tokens(teachers, hops[-1].blueprint, tokenizer)
     cofinetune = _cofinetune_stages(request, loaded, task, teachers)
     baseline = request.command == "distill" and (starter if request.baseline is None else request.baseline)
     stages = [*cofinetune, *(stage for hop in hops for stage in hop.plan.stages)]
@@ -117,8 +120,9 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
             {hop.plan.name: hop.plan.student for hop in hops},
             stages,
             batch_size=training.batch_size,
+            rows=len(task.lessons),
             tokens=_tokens_per_sample(
-                task, hops[-1].blueprint.tokenizer_folder if hops else found[0].folder, training.max_length
+                task, tokenizer(hops[-1].blueprint.tokenizer_folder if hops else found[0].folder), training.max_length
             ),
             dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
             device=device,
@@ -296,11 +300,26 @@ def _alone(request: TrainRequest, loaded: LoadedRecipe, teachers: Sequence[Check
     return blueprint.plan
 
 
-def _with_same_tokens(teachers: Sequence[TeacherPlan], student: Blueprint) -> list[TeacherPlan]:
+def _each_once(load: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """``load``, which gives back what it gave before for a folder that it is asked for again."""
+    loaded: dict[Path, Any] = {}
+
+    def load_once(folder: Path) -> Any:
+        key = folder.resolve()
+        if key not in loaded:
+            loaded[key] = load(folder)
+        return loaded[key]
+
+    return load_once
+
+
+def _with_same_tokens(
+    teachers: Sequence[TeacherPlan], student: Blueprint, tokenizer: Callable[[Path], Any]
+) -> list[TeacherPlan]:
     """The teachers, with a note of whose tokenizer is the student's."""
-    own = tokenizer_fingerprint(load_tokenizer(student.tokenizer_folder))
+    own = tokenizer_fingerprint(tokenizer(student.tokenizer_folder))
     return [
-        teacher.model_copy(update={"same_tokens": tokenizer_fingerprint(load_tokenizer(Path(teacher.folder))) == own})
+        teacher.model_copy(update={"same_tokens": tokenizer_fingerprint(tokenizer(Path(teacher.folder))) == own})
         for teacher in teachers
     ]
 
@@ -381,6 +400,6 @@ def _notes(teachers: Sequence[TeacherPlan], loaded: LoadedRecipe, hops: Sequence
     return notes
 
 
-def _tokens_per_sample(task: Task, folder: Path, max_length: int) -> float:
+def _tokens_per_sample(task: Task, tokenizer: Any, max_length: int) -> float:
     rows = np.random.default_rng(0).permutation(len(task.train))[:_SAMPLED_ROWS]
-    return float(tokenise(task.train.select(rows), load_tokenizer(folder), max_length).lengths.mean())
+    return float(tokenise(task.train.select(rows), tokenizer, max_length).lengths.mean())

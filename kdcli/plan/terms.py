@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kdcli.errors import Problems, did_you_mean
-from kdcli.models.capture import serves
 from kdcli.models.checkpoints import Checkpoint
+from kdcli.plan.architecture import insides
 from kdcli.plan.blueprint import Blueprint
 from kdcli.plan.plan import TermPlan
 from kdcli.recipe.document import KeyPath
@@ -144,7 +144,7 @@ def _refuse_unserved(loss: Loss, teachers: Sequence[Checkpoint], path: KeyPath, 
     needed = kinds_needed(loss)
     sides: list[tuple[str, Any]] = [(f"teacher {teacher.name}", teacher.config) for teacher in teachers]
     for side, config in [*sides, ("the student", models.student.config)]:
-        served = serves(config)
+        served = insides(config)
         if needed <= served:
             continue
         remedy = "loss: hidden-mse" if "hidden" in served else "loss: soft-labels"

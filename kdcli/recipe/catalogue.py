@@ -50,3 +50,30 @@ def find(name: str, flag: str = "--recipe") -> Path:
             remedy=did_you_mean(name, recipes),
         )
     )
+
+
+def read(path: Path) -> str:
+    """The text of a recipe file.
+
+    Raises:
+        RequestError: it cannot be read, or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(Problem(str(path), "cannot be read as a recipe", found=str(error))) from error
+
+
+def opening(path: Path) -> dict[str, str]:
+    """The texts that a shipped recipe begins with: its name, its summary, its paper.
+
+    For a list of all of them YAML would take longer than everything else. In shipped recipes each of these texts is one line,
+    plain or in double quotes, without escapes.
+    """
+    texts = {}
+    for line in read(path).splitlines():
+        key, colon, text = line.partition(": ")
+        if not colon:
+            break
+        texts[key] = text.strip('"')
+    return texts

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from kdcli.errors import Problem, RequestError, did_you_mean
+from kdcli.recipe.catalogue import read
 from kdcli.recipe.document import Document, Key, KeyPath, Override, at, brief, expanded, parse, put
 from kdcli.recipe.schema import LossBlock, Recipe
 from kdcli.recipe.words import allowed
@@ -32,18 +33,6 @@ def load(path: Path, overrides: Sequence[Override] = ()) -> LoadedRecipe:
         RequestError: with every mistake at once: file and line, key path, what was expected, what was found.
     """
     return loads(read(path), str(path), overrides)
-
-
-def read(path: Path) -> str:
-    """The text of a recipe file.
-
-    Raises:
-        RequestError: it cannot be read, or is no text.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(Problem(str(path), "cannot be read as a recipe", found=str(error))) from error
 
 
 def loads(text: str, origin: str, overrides: Sequence[Override] = ()) -> LoadedRecipe:

@@ -15,7 +15,7 @@ from kdcli.losses.projection import Projections
 from kdcli.losses.random_layers import RandomLayersTerm
 from kdcli.losses.relational import RelationalTerm
 from kdcli.losses.term import Reduction, Term
-from kdcli.models.output import KINDS, Output
+from kdcli.models.output import KINDS, Output, Wanted
 from kdcli.models.student import STUDENT
 from kdcli.recipe.schedule import Moment
 from tests.losses.cases import ALL, CHANCES, Make, changing
@@ -28,6 +28,30 @@ every_term = pytest.mark.parametrize("make", ALL.values(), ids=ALL)
 @every_term
 def test_needs_name_exactly_the_models_and_layers_that_are_used(make: Make) -> None:
     assert_needs_are_what_is_used(make())
+
+
+EVERY_MOMENT = [Moment(step, 8, step // 2, 4, seed, stage) for seed in range(3) for stage in range(2) for step in range(8)]
+
+
+@every_term
+def test_what_may_be_needed_covers_what_every_step_needs_and_names_nothing_more(make: Make) -> None:
+    """Whatever is drawn; over many steps everything that may be needed is needed once."""
+    term = make().term
+    may = term.may_need()
+    seen: dict[str, Wanted] = {}
+    for moment in EVERY_MOMENT:
+        term.begin(moment)
+        assert term.may_need() == may
+        for name, wanted in term.needs().items():
+            assert wanted | may[name] == may[name]
+            seen[name] = seen.get(name, Wanted()) | wanted
+    assert seen == may
+
+
+def test_terms_that_draw_may_need_more_than_they_need() -> None:
+    """So that the test above looks at something."""
+    drawing = {name for name, make in ALL.items() if make().term.may_need() != make().term.needs()}
+    assert drawing == {name for name in ALL if "drawn" in name or name.startswith("random-layers: ")}
 
 
 @every_term

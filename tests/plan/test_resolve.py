@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ import torch
 from kdcli.data.task import Task
 from kdcli.errors import RequestError
 from kdcli.models.checkpoints import parse_references
+from kdcli.models.loading import load_tokenizer
+from kdcli.plan import resolve
 from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
@@ -450,3 +453,18 @@ def test_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(RequestError, match="no CUDA device is available"):
         resolve_device("cuda")
     assert resolve_device("auto") == torch.device("cpu")
+
+
+def test_each_tokenizer_is_loaded_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Path] = []
+
+    def load_and_note(folder: Path) -> Any:
+        loaded.append(folder.resolve())
+        return load_tokenizer(folder)
+
+    monkeypatch.setattr(resolve, "load_tokenizer", load_and_note)
+    request = TrainRequest(command="distill", teachers=desk.both, student="2L", device="cpu")
+    plan = make_plan(request, desk.task, parse_references(desk.both, "--teachers"), starter=False)
+    assert [teacher.same_tokens for teacher in plan.teachers] == [True, False]
+    assert plan.estimate is not None
+    assert sorted(loaded) == sorted(folder.resolve() for folder in desk.models)
