@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from torch import Tensor
 from kdcli.errors import RunFailedError
 from kdcli.files import recovered, whole_folder, write_json
 
-_STATE = "state.pt"
+_STATE, _BEST = "state.pt", "best.pt"
 
 
 @dataclass
@@ -49,7 +52,6 @@ class State:
         optimizer: AdamW's moments.
         scaler: the loss scaler's state (fp16), or None.
         random: random-number state of every process.
-        best: weights of the learner at its best evaluation, or None.
     """
 
     position: Position
@@ -57,19 +59,27 @@ class State:
     optimizer: dict[str, Any]
     scaler: dict[str, Any] | None
     random: list[dict[str, Any]]
-    best: dict[str, Tensor] | None
 
 
-def save(folder: Path, state: State) -> None:
-    """Write a checkpoint as a whole; the one before stays until this one is complete."""
+def save(folder: Path, state: State, best: Mapping[str, Tensor] | None = None) -> None:
+    """Write a checkpoint as a whole; the one before stays until this one is complete.
+
+    Args:
+        folder: where it is.
+        state: all that the next step follows from.
+        best: weights of the learner at its best evaluation; None leaves those that the checkpoint before has, if any.
+    """
     with whole_folder(folder) as partial:
+        if best is not None:
+            torch.save(dict(best), partial / _BEST)
+        elif (folder / _BEST).is_file():
+            _linked(folder / _BEST, partial / _BEST)
         content = {
             "position": asdict(state.position),
             "objective": state.objective,
             "optimizer": state.optimizer,
             "scaler": state.scaler,
             "random": state.random,
-            "best": state.best,
         }
         torch.save(content, partial / _STATE)
         write_json(partial / "position.json", asdict(state.position))
@@ -81,11 +91,34 @@ def load(folder: Path) -> State | None:
     Raises:
         RunFailedError: there is one, and it cannot be read.
     """
-    path = recovered(folder) / _STATE
+    content = _read(recovered(folder) / _STATE)
+    return None if content is None else State(Position(**content.pop("position")), **content)
+
+
+def best_weights(folder: Path) -> dict[str, Tensor] | None:
+    """The learner's weights at its best evaluation, as views of the file; None if there was no evaluation yet.
+
+    Raises:
+        RunFailedError: there is a file, and it cannot be read.
+    """
+    return _read(recovered(folder) / _BEST, mmap=True)
+
+
+def _read(path: Path, mmap: bool = False) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch raises many types for a broken file
-        raise RunFailedError(f"{path}: the checkpoint is broken ({error}); remove {folder} to start the phase again") from error
-    return State(Position(**content.pop("position")), **content)
+        raise RunFailedError(
+            f"{path}: the checkpoint is broken ({error}); remove {path.parent} to start the phase again"
+        ) from error
+    return content
+
+
+def _linked(source: Path, target: Path) -> None:
+    """The same file under another name, or a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -63,7 +63,6 @@ class Trainer:
     def _run(self, phase: Phase) -> float:
         state = checkpoint.load(self.checkpoints / phase.name)
         position = state.position if state else Position()
-        best = state.best if state else None
         seconds: Counter[str] = Counter()
         samples = 0
         before = sum(stage.steps for stage in phase.stages[: position.stage])
@@ -72,13 +71,14 @@ class Trainer:
             if row > position.stage:
                 position.stage, position.step, position.over = row, 0, False
                 position.window, position.window_steps = [], 0
-            run = StageRun(self, phase, row, position, best)
+            run = StageRun(self, phase, row, position)
             if state is not None:
                 run.restore(state)
                 state = None
-            best = run.train()
+            run.train()
             seconds.update(run.seconds)
             samples += run.samples
+        best = checkpoint.best_weights(self.checkpoints / phase.name)
         if best is not None:
             phase.learner.load_state_dict(best)
         score = position.best_score if position.best_score is not None else float("nan")

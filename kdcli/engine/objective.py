@@ -86,8 +86,7 @@ class Objective(nn.Module):
 
     def counts(self, batch: Batch) -> Tensor:
         """Units [parts of all terms] in a batch."""
-        device = batch.rows.device
-        return torch.cat([term.count(batch).to(device) for term in self._terms()])
+        return torch.cat([term.count(batch) for term in self._terms()])
 
     def forward(self, batch: Batch, answers: Mapping[str, Output]) -> Tensor:
         """Totals [parts of all terms], before weights and before division by the counts."""

@@ -37,9 +37,10 @@ _CPU_TOKENS = 512  # matrix products are near their full speed there; four BERT-
 class StageRun:
     """One stage while it is trained."""
 
-    def __init__(self, trainer: Trainer, phase: Phase, row: int, position: Position, best: dict[str, Tensor] | None) -> None:
+    def __init__(self, trainer: Trainer, phase: Phase, row: int, position: Position) -> None:
         self.trainer, self.phase, self.stage = trainer, phase, phase.stages[row]
-        self.position, self.best = position, best
+        self.position = position
+        self.is_best = False
         self.is_last = row == len(phase.stages) - 1
         self.steps_before = sum(stage.steps for stage in phase.stages[:row])
         self.accelerator = trainer.accelerator
@@ -75,8 +76,8 @@ class StageRun:
         if self.position.window and self.accelerator.is_main_process:
             self.window += torch.tensor(self.position.window, device=self.device)
 
-    def train(self) -> dict[str, Tensor] | None:
-        """All steps that are left; returns the best weights so far."""
+    def train(self) -> None:
+        """All steps that are left."""
         self.model.train()
         give_back_memory()
         cut = Cut(
@@ -96,7 +97,6 @@ class StageRun:
                 self._after_step(delivery.samples)
             coming.close()
         self.accelerator.free_memory(self.model, self.optimizer)
-        return self.best
 
     def _batches_left(self) -> Iterator[NDArray[np.int64]]:
         """Sample numbers of the global batches that are still to come."""
@@ -117,7 +117,7 @@ class StageRun:
         self.objective.begin(self._moment())
         counts = torch.zeros_like(self.sums)
         for batch in batches:
-            counts += self.objective.counts(batch).to(self.device) * delivery.counts
+            counts += self.objective.counts(batch) * delivery.counts
         whole: Tensor = self.accelerator.reduce(counts, "sum")
         whole = whole.clamp(min=1.0)
         self._set_rate()
@@ -300,7 +300,7 @@ class StageRun:
         self.position.stale = 0 if best else self.position.stale + 1
         if best:
             self.position.best_score, self.position.best_step = score, total_step
-            self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.phase.learner.state_dict().items()}
+        self.is_best = best
         epoch = self.position.step / self.per_epoch
         self.trainer.events.emit(
             Evaluated(self.phase.name, self.stage.name, total_step, epoch, scores, self.phase.metric, best)
@@ -326,7 +326,8 @@ class StageRun:
                     optimizer=self.optimizer.state_dict(),
                     scaler=scaler.state_dict() if scaler is not None else None,
                     random=states,
-                    best=self.best,
                 ),
+                best=self.phase.learner.state_dict() if self.is_best else None,
             )
+        self.is_best = False
         self.accelerator.wait_for_everyone()

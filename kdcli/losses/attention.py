@@ -48,8 +48,10 @@ class AttentionTerm(LayerTerm):
         heads = self.heads[teacher]
         if isinstance(heads, str):
             return ours, theirs
-        places = [[head - 1 for head in side] for side in (heads.keys(), heads.values())]
-        return ours[:, places[0]], theirs[:, places[1]]
+        return (
+            torch.stack([ours[:, head - 1] for head in heads], dim=1),
+            torch.stack([theirs[:, head - 1] for head in heads.values()], dim=1),
+        )
 
 
 class AttentionKlTerm(AttentionTerm):

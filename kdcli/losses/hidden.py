@@ -72,7 +72,7 @@ class HiddenTerm(LayerTerm):
     def units(self, batch: Batch, teacher: str) -> Tensor:
         if self.tokens == "all":
             return matched_tokens(batch, teacher).sum().float()
-        return torch.tensor(float(len(batch)), device=batch.rows.device)
+        return torch.full((), float(len(batch)), device=batch.rows.device)
 
     def compare(self, batch: Batch, outputs: Outputs, teacher: str, student_layer: int, teacher_layer: int) -> Tensor:
         ours, theirs = outputs[STUDENT].hidden[student_layer].float(), outputs[teacher].hidden[teacher_layer].float()

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from kdcli.data.batching import Batch
 from kdcli.losses.layers import LayerTerm, Pairs, pooled
-from kdcli.losses.term import Outputs, Reduction
+from kdcli.losses.term import Outputs, Reduction, numbers_on
 from kdcli.models.student import STUDENT
 from kdcli.recipe.schema import Schedule
 
@@ -59,10 +59,11 @@ class RelationalTerm(LayerTerm):
         self.scale *= distance_weight + angle_weight
 
     def count(self, batch: Batch) -> Tensor:
-        sizes = [float(len(rows)) for rows in self._groups(batch)]
+        group = self.group or len(batch)
+        sizes = [min(group, len(batch) - begin) for begin in range(0, len(batch), group)]
         pairs = sum(size * (size - 1) for size in sizes)
         triplets = sum(size * (size - 1) * (size - 2) for size in sizes)
-        return torch.tensor([pairs, triplets]).repeat(len(self.pairs))
+        return numbers_on(batch.rows.device, [pairs, triplets]).repeat(len(self.pairs))
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         totals = []
@@ -71,14 +72,12 @@ class RelationalTerm(LayerTerm):
             for student_layer, teacher_layer in rows.items():
                 ours = self._vectors(batch, outputs, STUDENT, student_layer)
                 theirs = self._vectors(batch, outputs, teacher, teacher_layer)
-                for members in self._groups(batch):
-                    total = total + _differences(ours[members], theirs[members])
-            factors = torch.tensor([self.distance_weight, self.angle_weight], device=total.device)
+                group = self.group or len(batch)
+                for members in zip(torch.split(ours, group), torch.split(theirs, group), strict=True):
+                    total = total + _differences(*members)
+            factors = numbers_on(total.device, [self.distance_weight, self.angle_weight])
             totals.append(total * factors * self.factors[teacher])
         return torch.cat(totals)
-
-    def _groups(self, batch: Batch) -> tuple[Tensor, ...]:
-        return torch.split(torch.arange(len(batch)), self.group or len(batch))
 
     def _vectors(self, batch: Batch, outputs: Outputs, model: str, layer: int) -> Tensor:
         if self.states == "logits":
@@ -89,16 +88,18 @@ class RelationalTerm(LayerTerm):
 def _differences(ours: Tensor, theirs: Tensor) -> Tensor:
     """Totals [2] of Huber's loss over ordered pairs (distances) and ordered triplets (angles) of one group [g, D]."""
     apart = ~torch.eye(len(ours), dtype=torch.bool, device=ours.device)
-    distances = functional.huber_loss(_distances(ours, apart), _distances(theirs, apart), reduction="sum")
+    distances = functional.huber_loss(_distances(ours), _distances(theirs), reduction="sum")
     distinct = apart[:, :, None] & apart[:, None, :] & apart[None, :, :]  # the middle sample first
     angles = functional.huber_loss(_angles(ours), _angles(theirs), reduction="none")
     return torch.stack([distances, angles.masked_fill(~distinct, 0.0).sum()])
 
 
-def _distances(states: Tensor, apart: Tensor) -> Tensor:
-    """Euclidean distances between different samples, divided by their mean [g (g − 1)]."""
+def _distances(states: Tensor) -> Tensor:
+    """Euclidean distances between different samples, divided by their mean [g − 1, g]."""
     squares = (states[:, None] - states[None, :]).square().sum(-1)
-    lengths = squares[apart].clamp(min=_TINY).sqrt()
+    count = len(states)
+    beside = squares.flatten()[: count * count - 1].view(count - 1, count + 1)[:, 1:]  # without the diagonal
+    lengths = beside.clamp(min=_TINY).sqrt()
     return lengths / lengths.mean().clamp(min=_TINY)
 
 

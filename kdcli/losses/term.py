@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -20,6 +20,11 @@ Reduction = Literal["mean", "sum"]
 def share_of(count: int, reduction: Reduction) -> float:
     """The factor of each of ``count`` values under a reduction."""
     return 1.0 / count if reduction == "mean" else 1.0
+
+
+def numbers_on(device: torch.device, numbers: Sequence[float]) -> Tensor:
+    """Numbers [n], fp32, made there: a GPU is not waited for, as it would be for a copy."""
+    return torch.stack([torch.full((), float(number), device=device) for number in numbers])
 
 
 class Term(nn.Module):
@@ -70,7 +75,7 @@ class Term(nn.Module):
 
     def count(self, batch: Batch) -> Tensor:
         """Units [parts] in the batch, fp32, known before any model has run; samples, unless a term says otherwise."""
-        return torch.full((self.parts,), float(len(batch)))
+        return torch.full((self.parts,), float(len(batch)), device=batch.rows.device)
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         """Totals [parts] over the batch's units, fp32."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdcli.data.task import NO_LABEL
+from kdcli.losses.term import numbers_on
 
 
 def errors(logits: Tensor, labels: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ def uniform(logits: Tensor) -> Tensor:
 
 def fixed(logits: Tensor, weights: Sequence[float]) -> Tensor:
     """The same weight for all samples of a teacher."""
-    return torch.tensor(weights, device=logits.device)[:, None].expand(logits.shape[:2])
+    return numbers_on(logits.device, weights)[:, None].expand(logits.shape[:2])
 
 
 def inverse_error(logits: Tensor, labels: Tensor) -> Tensor:
@@ -71,9 +72,8 @@ def by_uncertainty(logits: Tensor, uncertainty: Tensor, sizes: Sequence[int]) ->
     count = len(logits)
     if count == 1:
         return uniform(logits)
-    ranks = sorted(range(count), key=lambda row: sizes[row])
-    places = torch.zeros(count, device=logits.device)
-    places[ranks] = torch.linspace(0, 1, count, device=logits.device)
+    rising = sorted(range(count), key=lambda row: sizes[row])
+    places = numbers_on(logits.device, [rising.index(row) / (count - 1) for row in range(count)])
     distances = (places[:, None] - (1.0 - uncertainty)[None, :]).abs() * (count - 1)
     return count * (1.0 - distances).clamp(min=0.0)
 

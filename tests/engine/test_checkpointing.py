@@ -26,7 +26,6 @@ def state(step: int, **changes: Any) -> State:
         "optimizer": optimizer.state_dict(),
         "scaler": None,
         "random": [{"cpu": torch.get_rng_state()}],
-        "best": {"weight": torch.ones(2)},
     }
     return State(**content | changes)
 
@@ -40,8 +39,6 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert loaded.scaler is None
     assert torch.equal(loaded.objective["weight"], saved.objective["weight"])
     assert torch.equal(loaded.random[0]["cpu"], saved.random[0]["cpu"])
-    assert loaded.best is not None
-    assert torch.equal(loaded.best["weight"], torch.ones(2))
     moments, expected = loaded.optimizer["state"][0], saved.optimizer["state"][0]
     assert all(torch.equal(moments[name], expected[name]) for name in expected)
     assert loaded.optimizer["param_groups"] == saved.optimizer["param_groups"]
@@ -49,6 +46,34 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_where_nothing_was_saved_there_is_nothing(tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path / "phase") is None
+
+
+def test_the_best_weights_stay_until_there_are_better_ones(tmp_path: Path) -> None:
+    found = []
+    for step, best in enumerate([None, 1.0, None, None, 4.0, None]):
+        checkpoint.save(tmp_path / "phase", state(step), None if best is None else {"weight": torch.full((2,), best)})
+        weights = checkpoint.best_weights(tmp_path / "phase")
+        found.append(None if weights is None else weights["weight"].tolist())
+    assert found == [None, [1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [4.0, 4.0], [4.0, 4.0]]
+
+
+def test_the_best_weights_stay_where_files_cannot_be_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    checkpoint.save(tmp_path / "phase", state(1), {"weight": torch.ones(2)})
+    checkpoint.save(tmp_path / "phase", state(2))
+    weights = checkpoint.best_weights(tmp_path / "phase")
+    assert weights is not None
+    assert torch.equal(weights["weight"], torch.ones(2))
+
+
+def test_broken_best_weights_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "phase", state(1), {"weight": torch.ones(2)})
+    (tmp_path / "phase" / "best.pt").write_bytes(b"no weights" * 50)
+    with pytest.raises(RunFailedError, match=f"broken.*remove {tmp_path / 'phase'}"):
+        checkpoint.best_weights(tmp_path / "phase")
 
 
 def test_a_later_state_replaces_the_one_before_and_leaves_nothing_else_behind(tmp_path: Path) -> None:
@@ -93,8 +118,8 @@ folder = Path(sys.argv[1])
 
 
 def save(step):
-    state = State(Position(step=step), {"weight": torch.full((3,), float(step))}, {}, None, [], None)
-    checkpoint.save(folder / "phase", state)
+    state = State(Position(step=step), {"weight": torch.full((3,), float(step))}, {}, None, [])
+    checkpoint.save(folder / "phase", state, {"weight": torch.full((3,), float(step))})
 
 
 def killed_at(moment):

@@ -156,28 +156,7 @@ def there(batch: Batch, outputs: Mapping[str, Output]) -> tuple[Batch, dict[str,
     return moved, {name: answer.mapped(lambda _, tensor: tensor.to(GPU)) for name, answer in outputs.items()}
 
 
-_COUNTED = {"random-layers", "relational"}
-_WAITING = (
-    {name for name in ALL if name.split(":")[0] in _COUNTED or name.startswith(("labels: soft", "labels: logits"))}
-    | {
-        name
-        for name in ALL
-        if name.startswith(("hidden: mse-cls", "hidden: mse-mean", "hidden: cosine-cls", "hidden: cosine-me"))
-    }
-    | {"hidden: mse-sum-over-both", "hidden: cosine-mixed-sides"}
-    | {name for name in ALL if name.startswith("attention: ") and ("mapped" in name or "mean-over-layers" in name)}
-) - {"hidden: mse-mean-over-layers", "hidden: mse-mean-over-layers-sum-over-teachers"}
-_LOSSES = [
-    pytest.param(
-        make,
-        id=name,
-        marks=[pytest.mark.xfail(strict=True, reason="it waits: see the places in the message")] if name in _WAITING else [],
-    )
-    for name, make in ALL.items()
-]
-
-
-@pytest.mark.parametrize("make", _LOSSES)
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in ALL.items()])
 def test_no_loss_makes_the_program_wait(make: Make) -> None:
     """Neither for its value nor for its count."""
     case = make()
@@ -219,7 +198,7 @@ def test_a_step_that_is_not_logged_asks_for_no_number(
     """With answers from the teachers or from the disk; a gradient that is not finite is looked for on the CPU alone."""
     made = desk.phase(terms, ENDLESS if kept else None, steps=100)
     running = trainer(desk.folder, evaluations_per_epoch=1, accumulation=2)
-    stage = StageRun(running, made, 0, Position(), None)
+    stage = StageRun(running, made, 0, Position())
     stage.model.train()
     monkeypatch.setattr(StageRun, "_guard", lambda *_: None)
     batches = [made.train.batch(rows) for rows in ([0, 3, 5], [7, 8])]
@@ -245,7 +224,7 @@ def test_a_step_that_is_not_logged_asks_for_no_number(
 def test_a_step_that_is_logged_may_ask(desk: Desk) -> None:
     """So that the test above looks where something can be found."""
     made = desk.phase(all_terms, steps=100)
-    stage = StageRun(trainer(desk.folder), made, 0, Position(step=1), None)
+    stage = StageRun(trainer(desk.folder), made, 0, Position(step=1))
     assert stage._logs_now()
     with Asks() as asks:
         stage._step(Delivery([made.train.batch([0, 3])], True, 2))
