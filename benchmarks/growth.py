@@ -4,7 +4,7 @@
 
 Teachers of width 128 with random weights, a student of two layers, hidden states and soft labels, two epochs. Each point is one
 ``kdcli distill`` in a process and a cache of its own; points of a line are run in a shuffled order, so that a change of the
-machine's speed does not look like a slope. Needs matplotlib (``pip install -e '.[benchmarks]'``).
+machine's speed does not look like a slope.
 """
 
 from __future__ import annotations

@@ -1,0 +1,77 @@
+"""The script beside an exported model that answers without torch and transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from string import Template
+
+from kdcli.files import write_text
+from kdcli.models.checkpoints import Reference, describe
+from kdcli.models.loading import load_tokenizer, text_limit
+
+_PREDICT = Template('''\
+"""Labels for texts: python predict.py "a text" "another text", or a text on each line of standard input."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+HERE = Path(__file__).resolve().parent
+LABELS = json.loads((HERE / "config.json").read_text(encoding="utf-8")).get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+TOKENIZER = Tokenizer.from_file(str(HERE / "tokenizer.json"))
+TOKENIZER.enable_truncation(max_length=$max_length, direction=$truncation)
+TOKENIZER.enable_padding(direction="right", pad_id=$pad_id, pad_token=$pad_token, pad_type_id=$pad_type)
+
+
+def predict(session: onnxruntime.InferenceSession, texts: list[str], pairs: list[str] | None = None) -> list[tuple[str, float]]:
+    """The likeliest label, and its probability, of each text, or of each text and its pair."""
+    samples = texts if pairs is None else list(zip(texts, pairs, strict=True))
+    found: list[tuple[str, float]] = []
+    for batch in (TOKENIZER.encode_batch(samples[start : start + 32]) for start in range(0, len(samples), 32)):
+        rows = [{"input_ids": row.ids, "attention_mask": row.attention_mask, "token_type_ids": row.type_ids} for row in batch]
+        inputs = {node.name: np.array([row[node.name] for row in rows], np.int64) for node in session.get_inputs()}
+        logits = session.run(["logits"], inputs)[0].astype(np.float32)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        found += [(LABELS[str(row.argmax())], float(row.max() / row.sum())) for row in powers]
+    return found
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("texts", nargs="*", help="none: each line of standard input is one")
+    options.add_argument("--model", default=$model_file, help="a file beside this script (%(default)s)")
+    chosen = options.parse_args()
+    texts = chosen.texts or [line.rstrip("\\n") for line in sys.stdin]
+    answers = predict(onnxruntime.InferenceSession(HERE / chosen.model, providers=["CPUExecutionProvider"]), texts)
+    sys.stdout.writelines(f"{answer[0]}\\t{answer[1]:.4f}\\t{text}\\n" for text, answer in zip(texts, answers, strict=True))
+''')
+
+
+def write_predict(folder: Path, model_file: str) -> Path:
+    """Write ``predict.py``, which needs onnxruntime, tokenizers and numpy, and can be copied into a service.
+
+    Args:
+        folder: an export folder, with configuration and tokenizer in it.
+        model_file: the file in it that is asked unless another one is named, such as ``onnx/model.onnx``.
+
+    Raises:
+        RequestError: the folder's configuration or tokenizer cannot be used.
+    """
+    tokenizer = load_tokenizer(folder)
+    known = {
+        "max_length": text_limit(describe(Reference(folder.name, str(folder), "export"), weights=False)),
+        "truncation": tokenizer.truncation_side,
+        "pad_id": tokenizer.pad_token_id,
+        "pad_token": tokenizer.pad_token,
+        "pad_type": tokenizer.pad_token_type_id,
+        "model_file": model_file,
+    }
+    path = folder / "predict.py"
+    write_text(path, _PREDICT.substitute({name: json.dumps(value) for name, value in known.items()}))
+    return path
