@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,34 @@ EXAMPLES = """Examples:
 
   kdcli export --onnx
 
-  kdcli export runs/latest --onnx --out ./production --json
+  kdcli export runs/latest --precision fp32,int8,int8-static --max-drop 1 --out ./production
+
+  kdcli export ./my-classifier --task sst2 --data glue/SST-2 --max-latency 5ms@b1s64 --json
 """
+_FILES, _GATES, _TIMING = "Files", "Gates", "Benchmark"
+
+
+class Benchmark(StrEnum):
+    """Whom to time, and where."""
+
+    off = "off"
+    short = "short"
+    full = "full"
+
+
+class Calibration(StrEnum):
+    """How a static range follows from the values that were seen."""
+
+    minmax = "minmax"
+    entropy = "entropy"
+    percentile = "percentile"
+
+
+class Device(StrEnum):
+    """Where files are checked and timed."""
+
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 def export(
@@ -25,35 +52,130 @@ def export(
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Write ONNX. It is the one format that there is, so it may be left out.")
     ] = True,
-    benchmark: Annotated[
-        bool, typer.Option("--benchmark/--no-benchmark", help="Time the file beside the student and its teachers.")
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            help="Files to write: fp32, fp16, bf16, int8, int8-static. One that is named and not good enough is exit code 1. "
+            "Default: fp32, and int8 if it is good enough.",
+            show_default=False,
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    embeddings: Annotated[
+        bool,
+        typer.Option(
+            "--quantise-embeddings/--no-quantise-embeddings",
+            "--quantize-embeddings/--no-quantize-embeddings",
+            help="In int8 files, store the embedding tables in int8 too, with a scale per row.",
+            rich_help_panel=_FILES,
+        ),
     ] = True,
+    reduce_range: Annotated[
+        bool | None,
+        typer.Option(
+            "--reduce-range/--no-reduce-range",
+            help="7 bits for int8 weights, for processors without VNNI. Default: as this processor needs it.",
+            show_default=False,
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    calibration: Annotated[
+        Calibration,
+        typer.Option("--calibration", help="How int8-static finds its ranges on training texts.", rich_help_panel=_FILES),
+    ] = Calibration.percentile,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Have the probabilities as a second output.", rich_help_panel=_FILES)
+    ] = False,
+    fused: Annotated[
+        bool,
+        typer.Option(
+            "--fused/--plain",
+            help="Use ONNX Runtime's own attention nodes; --plain keeps to the ONNX standard, for other engines.",
+            rich_help_panel=_FILES,
+        ),
+    ] = True,
+    max_drop: Annotated[
+        float,
+        typer.Option(
+            "--max-drop",
+            help="Points that a file may lose on dev; one that loses more is deleted.",
+            min=0,
+            rich_help_panel=_GATES,
+        ),
+    ] = 0.5,
+    max_latency: Annotated[
+        str | None,
+        typer.Option(
+            "--max-latency",
+            help="Exit 1 if the fastest file is slower: 5ms@b1s64 is 5 ms for 1 text of 64 tokens.",
+            rich_help_panel=_GATES,
+        ),
+    ] = None,
+    benchmark: Annotated[
+        Benchmark,
+        typer.Option(
+            "--benchmark",
+            help="Time the files beside the student and its teachers: at two shapes of real text, or "
+            "over a grid, with teachers in eager, bf16 and compiled form.",
+            rich_help_panel=_TIMING,
+        ),
+    ] = Benchmark.short,
+    no_benchmark: Annotated[
+        bool, typer.Option("--no-benchmark", help="The same as --benchmark off.", rich_help_panel=_TIMING)
+    ] = False,
+    device: Annotated[
+        Device, typer.Option("--device", help="Where files are checked and timed.", rich_help_panel=_TIMING)
+    ] = Device.cpu,
     out: Annotated[
         Path | None, typer.Option("--out", help="Export folder. Default: export/ in the run or the checkpoint folder.")
     ] = None,
     task: options.Task = None,
     data: options.Data = None,
+    eval: options.Eval = None,
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,
     label_column: options.LabelColumn = None,
+    metric: options.Metric = None,
     json_output: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write the student as one ONNX file, checked against torch on real text and timed."""
+    """Write the student as ONNX files that are as good as it is, and time them."""
     with session(quiet) as events:
         import json
 
-        from kdcli.cli.rendering import export_tables, show
+        from kdcli.cli.export_view import export_view
+        from kdcli.cli.rendering import show
+        from kdcli.errors import GateError
+        from kdcli.export.graph import GraphSettings
+        from kdcli.export.latency import LatencyLimit
+        from kdcli.export.variants import parse_precisions
         from kdcli.jobs.export import ExportRequest
         from kdcli.jobs.export import export as run_job
 
-        request = options.data_request(
-            task=task, data=data, eval=None, test=None, text_column=text_column,
-            text_pair_column=text_pair_column, label_column=label_column,
+        request = ExportRequest(
+            target=target,
+            out=out,
+            precisions=None if precision is None else parse_precisions(precision),
+            max_drop=max_drop,
+            graph=GraphSettings(fused=fused, probabilities=probabilities),
+            reduce_range=reduce_range,
+            embeddings=embeddings,
+            calibration=calibration.value,
+            benchmark="off" if no_benchmark else benchmark.value,
+            max_latency=None if max_latency is None else LatencyLimit.parse(max_latency),
+            data=options.data_request(
+                task=task, data=data, eval=eval, test=None, text_column=text_column,
+                text_pair_column=text_pair_column, label_column=label_column, metric=metric,
+            ),
+            device=device.value,
         )  # fmt: skip
-        done = run_job(ExportRequest(target, out, benchmark, request), events)
+        done = run_job(request, events)
         events.emit_finished()
         if json_output:
             print_document(json.dumps(done.as_data(), indent=2))
         else:
-            show(results(), *export_tables(done))
+            console = results()
+            show(console, *export_view(done, console.width))
+        if done.broken:
+            raise GateError("\n".join(done.broken))

@@ -16,6 +16,8 @@ from kdcli.cli.rendering import plain_table, title_line
 
 if TYPE_CHECKING:
     from kdcli.export.latency import Latency
+    from kdcli.export.variants import Variant
+    from kdcli.jobs.export import Export
 
 _GAP = 2
 _NAMES = ("model", "engine")
@@ -32,6 +34,56 @@ class _Column:
     @property
     def width(self) -> int:
         return max(cell_len(text) for text in (self.name, *self.cells))
+
+
+def export_view(done: Export, width: int) -> list[RenderableType]:
+    """The files that were written and how good they are, then how fast."""
+    columns = _file_columns(done)
+    left_out = _without_room(columns, width)
+    table = _table([column for column in columns if column not in left_out])
+    parts: list[RenderableType] = [title_line("files, held against the model on dev"), table]
+    parts += [
+        Text(f"{variant.precision} was deleted: {variant.broken}", style="yellow")
+        for variant in done.variants
+        if variant.broken
+    ]
+    parts += [
+        Text(f"{variant.precision}: {len(variant.excluded)} products were left in fp32 to keep the score")
+        for variant in done.kept
+        if variant.excluded
+    ]
+    if done.latencies:
+        parts += [Text(""), *latency_tables(done.latencies, done.machine, width)]
+    return [*parts, Text(f"\n{done.folder}")]
+
+
+def _file_columns(done: Export) -> list[_Column]:
+    def cell(variant: Variant, figure: str) -> str:
+        if variant.check is None:
+            return "–"
+        split = variant.check.split
+        return {
+            "score": "–" if split.score is None else f"{split.score:.4f}",
+            "interval": "–" if split.interval is None else f"{split.interval[0]:.3f}–{split.interval[1]:.3f}",
+            "drop": f"{split.drop:.2f}",
+            "same": f"{split.agreement:.2%}",
+            "difference": f"{split.max_difference:.1e}",
+        }[figure]
+
+    rows = done.variants
+    metric = next((one.check.split.metric for one in rows if one.check is not None and one.check.split.metric), "score")
+    resident = [f"{done.memory[one.precision].peak_bytes / 1e6:.0f}" if one.precision in done.memory else "–" for one in rows]
+    return [
+        _Column("file", [one.precision for one in rows]),
+        _Column("kept", ["no" if one.broken else "yes" for one in rows]),
+        _Column("MB", [f"{one.bytes / 1e6:.1f}" for one in rows]),
+        _Column("MB resident", resident, 2),
+        _Column(metric, [cell(one, "score") for one in rows], 6),
+        _Column("95 % interval", [cell(one, "interval") for one in rows], 3),
+        _Column("points lost", [cell(one, "drop") for one in rows]),
+        _Column("same class", [cell(one, "same") for one in rows], 4),
+        _Column("logits differ", [cell(one, "difference") for one in rows], 1),
+    ]
 
 
 def latency_tables(latencies: Sequence[Latency], machine: Mapping[str, Any], width: int) -> list[RenderableType]:

@@ -12,7 +12,6 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from kdcli.evaluation.comparison import Evaluation, ModelScore
-    from kdcli.jobs.export import Export
 
 
 _WIDE = 110
@@ -81,29 +80,3 @@ def size_text(parameters: int | None) -> str:
     if parameters is None:
         return ""
     return f"{parameters / 1e6:.1f}M" if parameters >= 1e5 else f"{parameters / 1e3:.0f}k"
-
-
-def export_tables(done: Export) -> list[RenderableType]:
-    """Parity at each shape, then latencies with the speed-up over the slowest teacher."""
-    parity = plain_table()
-    for name in ("batch", "length", "largest difference", "same class"):
-        parity.add_column(name, justify="right")
-    for shape in done.parity:
-        parity.add_row(str(shape.batch), str(shape.length), f"{shape.max_difference:.1e}", f"{shape.agreement:.0%}")
-    parts: list[RenderableType] = [title_line("torch against ONNX Runtime"), parity]
-    for batch, length in dict.fromkeys((row.batch, row.length) for row in done.latencies):
-        rows = [row for row in done.latencies if (row.batch, row.length) == (batch, length)]
-        slowest = max(row.median_ms for row in rows)
-        table = plain_table()
-        table.add_column("model")
-        table.add_column("engine")
-        for name in ("median", "p10–p90", "vs slowest"):
-            table.add_column(name, justify="right")
-        for row in rows:
-            spread = f"{row.p10_ms:.3g}–{row.p90_ms:.3g}"
-            table.add_row(row.model, row.engine, f"{row.median_ms:.3g}", spread, f"{slowest / row.median_ms:.1f}×")
-        where = f"batch {batch}, length {length}, {done.machine['threads']} threads"
-        parts += [Text(""), title_line(f"latency at {where} (ms, median of turns)"), table]
-    size = done.sizes
-    parts.append(Text(f"\n{done.model}  {size['onnx'] / 1e6:.1f} MB (weights before: {size['checkpoint'] / 1e6:.1f} MB)"))
-    return parts

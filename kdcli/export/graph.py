@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,22 @@ _DIMENSIONS = ("batch", "length")
 _FUSED = "kdcli-onnx"
 
 
+@dataclass(frozen=True)
+class GraphSettings:
+    """What is asked of a graph.
+
+    Attributes:
+        fused: use the nodes that ONNX Runtime has for attention, and leave out what the head does not read. Without it the
+            graph has operators of the ONNX standard alone, which other engines read too.
+        packed: where fused, join queries, keys and values into one product (which static quantisation cannot take).
+        probabilities: have them as a second output.
+    """
+
+    fused: bool = True
+    packed: bool = True
+    probabilities: bool = False
+
+
 class _Traced(nn.Module):
     """The model as a function of its inputs in a fixed order, which is what the exporter traces; answers in fp32."""
 
@@ -41,16 +58,17 @@ class _Traced(nn.Module):
 
 
 def write_graph(
-    model: nn.Module, example: Mapping[str, Tensor], path: Path, about: Mapping[str, str], probabilities: bool = False
+    model: nn.Module, example: Mapping[str, Tensor], path: Path, about: Mapping[str, str], settings: GraphSettings
 ) -> dict[str, int]:
     """Export a model in the precision that it has.
+
 
     Args:
         model: a classification model, in eval mode, on the CPU.
         example: tokenised text with more than one sample, padding among it; says which inputs the model takes.
         path: the file to write; its folder exists.
         about: kept in the file as metadata.
-        probabilities: have them as a second output.
+        settings: what is asked of the graph.
 
     Returns:
         How many nodes of each kind the graph has: ``Attention`` and ``MultiHeadAttention`` are fused ones.
@@ -60,8 +78,8 @@ def write_graph(
     """
     import onnx
 
-    program = _traced(model, example, probabilities)
-    simplify(program.model)
+    program = _traced(model, example, settings)
+    simplify(program.model, narrow=settings.fused, pack=settings.fused and settings.packed)
     graph: Any = program.model_proto
     del graph.graph.value_info[:]
     for value in graph.graph.input:
@@ -74,18 +92,18 @@ def write_graph(
     return dict(Counter(node.op_type for node in graph.graph.node))
 
 
-def _traced(model: nn.Module, example: Mapping[str, Tensor], probabilities: bool) -> Any:
+def _traced(model: nn.Module, example: Mapping[str, Tensor], settings: GraphSettings) -> Any:
     names = [name for name in _INPUTS if name in example]
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), torch.no_grad(), _single_node_attention(model):
+        with warnings.catch_warnings(), torch.no_grad(), _attention_of(model, settings.fused):
             warnings.simplefilter("ignore")
             return torch.onnx.export(
-                _Traced(model, names, probabilities),
+                _Traced(model, names, settings.probabilities),
                 tuple(example[name] for name in names),
                 input_names=names,
-                output_names=[LOGITS, PROBABILITIES] if probabilities else [LOGITS],
+                output_names=[LOGITS, PROBABILITIES] if settings.probabilities else [LOGITS],
                 dynamic_shapes=(tuple(dynamic for _ in names),),
                 opset_version=OPSET,
                 dynamo=True,
@@ -103,13 +121,15 @@ def _name_dimensions(value: Any, names: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def _single_node_attention(model: nn.Module) -> Iterator[None]:
+def _attention_of(model: nn.Module, fused: bool) -> Iterator[None]:
     """Within the block the model's attention is traced as one node, if its architecture lets one choose."""
     config: Any = model.config
     before = config._attn_implementation
-    if getattr(model, "_supports_attention_backend", False):
+    if fused and getattr(model, "_supports_attention_backend", False):
         _register()
         config._attn_implementation = _FUSED
+    elif not fused:
+        config._attn_implementation = "eager"
     try:
         yield
     finally:

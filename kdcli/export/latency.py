@@ -200,10 +200,3 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def machine(threads: int) -> dict[str, Any]:
-    """What the figures were measured on, for callers that do not yet ask :mod:`kdcli.export.machine`."""
-    from kdcli.export.machine import describe
-
-    return describe(threads, "cpu")

@@ -29,22 +29,31 @@ _HIDDEN_RANK = 3  # states are [B, L, D]
 _LENGTH_AXIS = 1
 
 
-def simplify(model: ir.Model) -> None:
-    """Carry out all changes in place, and forget shapes and notes of the exporter, which quantisers stumble over."""
+def simplify(model: ir.Model, narrow: bool = True, pack: bool = True) -> None:
+    """Change a graph in place, and forget shapes and notes of the exporter, which quantisers stumble over.
+
+    Args:
+        model: as the exporter has made it.
+        narrow: carry out change 2.
+        pack: carry out change 3.
+    """
     graph = model.graph
     for initializer in graph.initializers.values():
         initializer.const_value = ir.tensor(np.asarray(_content(initializer), order="C"), name=initializer.name)
     DeduplicateHashedInitializersPass()(model)
     _join_reshapes(graph)
     RemoveUnusedNodesPass()(model)
-    _narrow_last_block(graph)
-    _pack_attention(graph)
+    if narrow:
+        _narrow_last_block(graph)
+    if pack:
+        _pack_attention(graph)
     RemoveUnusedNodesPass()(model)
     ClearMetadataAndDocStringPass()(model)
     for value in (value for node in graph for value in node.outputs if not value.is_graph_output()):
         value.shape = value.type = None
     model.producer_name, model.producer_version = "kdcli", None
-    model.opset_imports[MICROSOFT] = 1
+    if any(node.domain == MICROSOFT for node in graph):
+        model.opset_imports[MICROSOFT] = 1
 
 
 # 1. Reshapes

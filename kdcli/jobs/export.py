@@ -1,34 +1,51 @@
-"""``kdcli export``: the student as ONNX, checked against torch on real text and timed beside its teachers."""
+"""``kdcli export``: the student as ONNX files, each held against the model on the task's own text, and timed."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kdcli import __version__
 from kdcli.data import starter
 from kdcli.data.sources import DataRequest
-from kdcli.data.task import DEV, Split
+from kdcli.data.task import DEV, Split, Task
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.errors import GateError, Problem, RequestError
-from kdcli.export.graph import write_graph
-from kdcli.export.latency import Contestant, Latency, machine, measure
-from kdcli.export.parity import ShapeParity, check_parity, encode, feed, open_session, real_batches
+from kdcli.evaluation.intervals import score_interval
+from kdcli.evaluation.metrics import score
+from kdcli.export.gate import Examiner, Texts, answers
+from kdcli.export.graph import GraphSettings
+from kdcli.export.latency import Latency, LatencyLimit
+from kdcli.export.machine import describe as describe_machine
+from kdcli.export.machine import has_vnni
+from kdcli.export.memory import Memory, session_memory
+from kdcli.export.plot import draw
+from kdcli.export.quantisation import Calibration
+from kdcli.export.serving import write_predict
+from kdcli.export.sessions import check_provider, open_session
+from kdcli.export.variants import DEFAULT, FILES, Asked, Variant, Workshop
 from kdcli.files import whole_folder, write_json
 from kdcli.jobs.preparation import load_task_of
 from kdcli.jobs.run_folder import RunFolder, find_run
 from kdcli.jobs.teachers import load_teachers, trained_folder
+from kdcli.jobs.timing import Runner, file_runner, run_benchmark, torch_runners
 from kdcli.models.checkpoints import Reference, describe
 from kdcli.models.loading import load_classifier, load_tokenizer, text_limit
-from kdcli.models.teachers import Teacher
+from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
+
+Benchmark = Literal["off", "short", "full"]
+_CALIBRATION_BATCHES, _CALIBRATION_BATCH = 16, 8
 
 
 @dataclass(frozen=True)
@@ -38,14 +55,30 @@ class ExportRequest:
     Attributes:
         target: a run, a checkpoint folder, or None for the latest run.
         out: where the export folder goes; None for ``export/`` in the run or beside the checkpoint.
-        benchmark: measure latencies.
+        precisions: which files; None for fp32 and int8, of which int8 may turn out not to be good enough.
+        max_drop: points of the task's metric that a file may lose against the model.
+        graph: what is asked of all graphs.
+        reduce_range: 7 bits for int8 weights; None where this processor needs it.
+        embeddings: quantise embedding tables too.
+        calibration: for static int8.
+        benchmark: whom to time, and where.
+        max_latency: the fastest file must keep to it.
         data: texts for a checkpoint that belongs to no run.
+        device: where files are checked and timed.
     """
 
     target: Path | None = None
     out: Path | None = None
-    benchmark: bool = True
+    precisions: tuple[str, ...] | None = None
+    max_drop: float = 0.5
+    graph: GraphSettings = field(default_factory=GraphSettings)
+    reduce_range: bool | None = None
+    embeddings: bool = True
+    calibration: Calibration = "percentile"
+    benchmark: Benchmark = "short"
+    max_latency: LatencyLimit | None = None
     data: DataRequest = field(default_factory=DataRequest)
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 @dataclass(frozen=True)
@@ -53,87 +86,246 @@ class Export:
     """What was written.
 
     Attributes:
-        model: the ONNX file.
-        parity: each shape that was checked.
+        folder: where it lies.
+        variants: all that were made, with those that did not hold and were deleted.
         latencies: empty without a benchmark.
-        sizes: bytes on disk, of the checkpoint's weights and of the ONNX file.
+        memory: by precision, what a process takes that has nothing but the file; empty without a benchmark.
+        machine: what it was measured on.
+        weights: bytes of the checkpoint's weights.
+        reduce_range: whether int8 weights have 7 bits.
+        broken: sentences of the gates that were asked for by name and not met.
     """
 
     folder: Path
-    model: Path
-    parity: list[ShapeParity]
+    variants: list[Variant]
     latencies: list[Latency]
+    memory: dict[str, Memory]
     machine: dict[str, Any]
-    sizes: dict[str, int]
+    weights: int
+    reduce_range: bool
+    broken: list[str]
+
+    @property
+    def kept(self) -> list[Variant]:
+        """The files that hold."""
+        return [variant for variant in self.variants if variant.broken is None]
 
     def as_data(self) -> dict[str, Any]:
         """The content of ``benchmark.json`` and of ``kdcli export --json``."""
         return {
-            "format": 1,
-            "model": str(self.model),
-            "bytes": self.sizes,
-            "parity": [asdict(row) | {"holds": row.holds} for row in self.parity],
+            "format": 2,
+            "folder": str(self.folder),
+            "weights_bytes": self.weights,
+            "reduce_range": self.reduce_range,
+            "variants": [
+                {
+                    "precision": variant.precision,
+                    "file": f"onnx/{FILES[variant.precision]}",
+                    "kept": variant.broken is None,
+                    "broken": variant.broken,
+                    "bytes": variant.bytes,
+                    "memory": asdict(self.memory[variant.precision]) if variant.precision in self.memory else None,
+                    "check": None if variant.check is None else asdict(variant.check),
+                    "left_in_fp32": list(variant.excluded),
+                    "nodes": dict(variant.nodes),
+                }
+                for variant in self.variants
+            ],
             "latency": [asdict(row) for row in self.latencies],
             "machine": self.machine,
+            "gates": self.broken,
         }
 
 
 @dataclass(frozen=True)
 class _Source:
+    """What is exported, and what it is judged on."""
+
     checkpoint: Path
     folder: Path
     texts: list[Any]
+    others: list[Any]
+    labels: NDArray[np.int64] | None
+    metric: str
+    order: list[int]
     max_length: int
     plan: Plan | None
     run: RunFolder | None
 
 
 def export(request: ExportRequest, events: Events) -> Export:
-    """Write the export folder, and only if the file passes its parity check.
+    """Write the export folder with the files that hold; a folder that was there before stays until this one is complete.
 
     Raises:
-        RequestError: no such run or checkpoint, or it has no head.
-        GateError: the exported file does not say what the model says; nothing is kept of it.
+        RequestError: no such run or checkpoint, it has no head, or ONNX Runtime lacks the device.
+        GateError: the fp32 file does not say what the model says; nothing is written.
     """
+    check_provider(request.device)
     source = _source(request, events)
     model: Any = load_classifier(source.checkpoint).eval()
     tokenizer = load_tokenizer(source.checkpoint)
-    threads = torch.get_num_threads()
+    texts = Texts.of(tokenizer, source.texts, source.max_length)
+    reduce_range = not has_vnni() if request.reduce_range is None else request.reduce_range
+    asked = Asked(
+        request.graph, request.max_drop, reduce_range, request.embeddings, request.calibration,
+        torch.get_num_threads(), request.device,
+    )  # fmt: skip
     with whole_folder(source.folder) as partial:
-        path = partial / "onnx" / "model.onnx"
-        path.parent.mkdir()
-        events.emit(WorkStarted("exporting to ONNX"))
-        batches = real_batches(source.texts)
-        write_graph(model, encode(tokenizer, batches[1], source.max_length), path, _about(source, model))
         model.config.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         if (source.checkpoint / "README.md").is_file():
             shutil.copy(source.checkpoint / "README.md", partial)
-        events.emit(WorkStarted("checking against torch on real text"))
-        session = open_session(path, threads)
-        parity = check_parity(model, tokenizer, session, batches, source.max_length)
-        _refuse_disparity(parity)
-        latencies = _benchmark(source, model, tokenizer, session, batches, events) if request.benchmark else []
+        (partial / "onnx").mkdir()
+        workshop = _workshop(source, model, tokenizer, texts, asked, partial / "onnx", events)
+        variants = []
+        for precision in request.precisions or DEFAULT:
+            events.emit(WorkStarted(f"writing and checking {precision}"))
+            variants.append(workshop.make(precision))
+        broken = _broken(variants, request)
+        kept = [variant for variant in variants if variant.broken is None]
+        if kept:
+            write_predict(partial, f"onnx/{kept[0].path.name}")
+        latencies, memory = _measured(request, source, model, tokenizer, texts, kept, events)
         done = Export(
             folder=source.folder,
-            model=source.folder / "onnx" / "model.onnx",
-            parity=parity,
+            variants=variants,
             latencies=latencies,
-            machine=machine(threads),
-            sizes={
-                "checkpoint": sum(file.stat().st_size for file in source.checkpoint.glob("model*.safetensors")),
-                "onnx": path.stat().st_size,
-            },
+            memory=memory,
+            machine=describe_machine(asked.threads, request.device),
+            weights=sum(file.stat().st_size for file in source.checkpoint.glob("model*.safetensors")),
+            reduce_range=reduce_range,
+            broken=broken + _too_slow(request, latencies),
         )
         write_json(partial / "benchmark.json", done.as_data())
-    events.emit(Note(f"written: {done.model}"))
+        if latencies:
+            draw(latencies, done.machine, partial / "benchmark.png")
+    events.emit(Note(f"written: {done.folder}"))
     return done
+
+
+def _workshop(
+    source: _Source, model: Any, tokenizer: Any, texts: Texts, asked: Asked, folder: Path, events: Events
+) -> Workshop:
+    events.emit(WorkStarted("asking the model"))
+    reference = answers(_model_call(model), texts)
+    examiner = Examiner(texts, reference, source.order)
+    if source.labels is not None:
+        labels, metric = source.labels, source.metric
+        examiner = Examiner(
+            texts, reference, source.order, metric,
+            lambda predictions: score(metric, predictions, labels),
+            lambda predictions: score_interval(metric, predictions, labels),
+        )  # fmt: skip
+    others = Texts.of(tokenizer, source.others, source.max_length)
+    rows = np.random.default_rng(0).integers(0, len(others.rows), (_CALIBRATION_BATCHES, _CALIBRATION_BATCH))
+    length = int(np.median(others.lengths))  # the calibration compares batches with each other, which must be of one shape
+    feeds = [others.batch(chosen, length) for chosen in rows]
+    example = {name: torch.from_numpy(value) for name, value in texts.batch(texts.shapes()[-2]).items()}
+    return Workshop(
+        model, example, feeds, _about(source, model, folder), examiner, asked, folder,
+        lambda text: events.emit(Note(text)),
+    )  # fmt: skip
+
+
+def _model_call(model: Any) -> Any:
+    def ask(inputs: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = model(
+                **{name: torch.from_numpy(value) for name, value in inputs.items()}
+            ).logits.numpy()
+        return logits
+
+    return ask
+
+
+def _about(source: _Source, model: Any, folder: Path) -> dict[str, str]:
+    """Metadata of all files; the tokenizer lies above their folder."""
+    weights = sorted(source.checkpoint.glob("model*.safetensors"))
+    about = {
+        "kdcli": __version__,
+        "labels": ",".join(model.config.id2label[row] for row in range(model.config.num_labels)),
+        "max_length": str(source.max_length),
+        "weights_sha256": ",".join(_sha256(file) for file in weights),
+        "tokenizer_sha256": _sha256(folder.parent / "tokenizer.json"),
+    }
+    return about | ({"recipe": source.plan.recipe.name, "task": source.plan.task.name} if source.plan else {})
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _broken(variants: Sequence[Variant], request: ExportRequest) -> list[str]:
+    """Sentences of the files that do not hold, of those that were asked for by name.
+
+    Raises:
+        GateError: fp32 is among them; there is nothing that could be kept.
+    """
+    for variant in variants:
+        if variant.precision == "fp32" and variant.broken is not None:
+            raise GateError(f"the ONNX file does not say what the model says; nothing was kept\n  {variant.broken}")
+    return [f"{variant.precision}: {variant.broken}" for variant in variants if variant.broken and request.precisions]
+
+
+def _too_slow(request: ExportRequest, latencies: Sequence[Latency]) -> list[str]:
+    limit = request.max_latency
+    if limit is None:
+        return []
+    files = [
+        row for row in latencies if (row.batch, row.length) == (limit.batch, limit.length) and row.engine.startswith("onnx")
+    ]
+    fastest = sorted(files, key=lambda row: row.p50_ms)[:1]
+    sentence = limit.broken(fastest)
+    return [sentence] if sentence else []
+
+
+def _measured(
+    request: ExportRequest,
+    source: _Source,
+    model: Any,
+    tokenizer: Any,
+    texts: Texts,
+    kept: Sequence[Variant],
+    events: Events,
+) -> tuple[list[Latency], dict[str, Memory]]:
+    """How fast all are, and how much memory the files take; every model reads the same texts with its own tokenizer."""
+    if not kept or (request.benchmark == "off" and request.max_latency is None):
+        return [], {}
+    threads, full = torch.get_num_threads(), request.benchmark == "full"
+    runners: list[Runner] = []
+    if request.benchmark != "off":
+        runners += _teacher_runners(source, full)
+        runners += torch_runners("student", model, model, lambda module: lambda inputs: module(**inputs).logits, texts, full)
+    for variant in kept:
+        session = open_session(variant.path, threads, request.device)
+        runners.append(file_runner(variant.precision, session, texts, request.device))
+    latencies = run_benchmark(runners, full, request.max_latency, source.max_length, events)
+    memory = {}
+    if request.benchmark != "off":
+        for variant in kept:
+            events.emit(WorkStarted(f"measuring the memory of {variant.precision}"))
+            found = session_memory(variant.path, texts.batch(texts.shapes()[-1]), threads)
+            if found is not None:
+                memory[variant.precision] = found
+    return latencies, memory
+
+
+def _teacher_runners(source: _Source, full: bool) -> list[Runner]:
+    if source.plan is None or source.run is None or not asks_teachers("distill", source.plan.recipe):
+        return []
+    runners = []
+    for teacher in load_teachers(source.plan, source.run):
+        tokenizer = load_tokenizer(trained_folder(source.plan.teacher(teacher.name), source.run))
+        texts = Texts.of(tokenizer, source.texts, source.max_length)
+        runners += torch_runners(teacher.name, teacher, teacher.model, lambda module: module, texts, full)
+    return runners
 
 
 def _source(request: ExportRequest, events: Events) -> _Source:
     target = request.target
     if target is not None and not (target / "plan.yaml").is_file():
-        return _checkpoint_source(request, target)
+        return _checkpoint_source(request, target, events)
     run = find_run(target)
     plan = run.read_plan()
     if not run.student.is_dir():
@@ -141,10 +333,11 @@ def _source(request: ExportRequest, events: Events) -> _Source:
         raise RequestError(Problem(str(run.path), what, remedy=f"kdcli distill --resume --out {run.path}"))
     events.emit(WorkStarted("reading the data"))
     task = load_task_of(TrainRequest.model_validate(plan.request).data, run)
-    return _Source(run.student, request.out or run.export, _texts(task.splits[DEV]), plan.recipe.training.max_length, plan, run)
+    order = list(range(len(task.labels)))
+    return _of_task(request, run.student, run.export, task, order, plan.recipe.training.max_length, plan, run)
 
 
-def _checkpoint_source(request: ExportRequest, folder: Path) -> _Source:
+def _checkpoint_source(request: ExportRequest, folder: Path, events: Events) -> _Source:
     if not folder.is_dir():
         raise RequestError(Problem(str(folder), "there is no such run or checkpoint folder"))
     found = describe(Reference(folder.name, str(folder), "checkpoint"))
@@ -155,73 +348,29 @@ def _checkpoint_source(request: ExportRequest, folder: Path) -> _Source:
     length = text_limit(found)
     if request.data.is_starter:
         texts: list[Any] = starter.sample_texts(64)
-    else:
-        texts = _texts(load_task_of(request.data, RunFolder(folder)).splits[DEV])
-    return _Source(folder, request.out or folder / "export", texts, length, None, None)
+        out = request.out or folder / "export"
+        return _Source(folder, out, texts, texts, None, "", list(range(len(found.head_labels))), length, None, None)
+    task = load_task_of(request.data, RunFolder(folder))
+    order = match_labels(f"checkpoint {folder.name}", found.head_labels, task)
+    return _of_task(request, folder, folder / "export", task, order, length, None, None)
+
+
+def _of_task(
+    request: ExportRequest,
+    checkpoint: Path,
+    folder: Path,
+    task: Task,
+    order: list[int],
+    length: int,
+    plan: Plan | None,
+    run: RunFolder | None,
+) -> _Source:
+    """Judged on dev, calibrated on what was trained on."""
+    dev = task.splits[DEV]
+    return _Source(
+        checkpoint, request.out or folder, _texts(dev), _texts(task.train), dev.labels, task.metric, order, length, plan, run
+    )
 
 
 def _texts(split: Split) -> list[Any]:
-    rows = range(min(len(split), 512))
-    if split.pairs is None:
-        return [split.texts[row] for row in rows]
-    return [(split.texts[row], split.pairs[row]) for row in rows]
-
-
-def _about(source: _Source, model: Any) -> dict[str, str]:
-    about = {
-        "kdcli": __version__,
-        "labels": ",".join(model.config.id2label[row] for row in range(model.config.num_labels)),
-    }
-    return about | ({"recipe": source.plan.recipe.name, "task": source.plan.task.name} if source.plan else {})
-
-
-def _refuse_disparity(parity: Sequence[ShapeParity]) -> None:
-    broken = [row for row in parity if not row.holds]
-    if broken:
-        rows = "\n".join(
-            f"  batch {row.batch}, length {row.length}: largest logit difference {row.max_difference:.2e}, "
-            f"same class {row.agreement:.1%}"
-            for row in broken
-        )
-        raise GateError(f"the ONNX file does not say what the model says; it was not kept\n{rows}")
-
-
-def _benchmark(
-    source: _Source, model: Any, tokenizer: Any, session: Any, batches: Sequence[Sequence[Any]], events: Events
-) -> list[Latency]:
-    """One short text, and a batch of 32 up to the longest; every model reads the same texts with its own tokenizer."""
-    teachers: list[tuple[Teacher, Any]] = []
-    if source.plan is not None and source.run is not None and asks_teachers("distill", source.plan.recipe):
-        for teacher in load_teachers(source.plan, source.run):
-            folder = trained_folder(source.plan.teacher(teacher.name), source.run)
-            teachers.append((teacher, load_tokenizer(folder)))
-    latencies = []
-    for texts in (batches[0], batches[2]):
-        inputs = encode(tokenizer, texts, source.max_length)
-        batch, length = inputs["input_ids"].shape
-        events.emit(WorkStarted(f"timing at batch {batch}, length {length}"))
-        contestants = [
-            Contestant(teacher.name, "torch", _teacher_call(teacher, encode(own, texts, source.max_length)))
-            for teacher, own in teachers
-        ]
-        contestants.append(Contestant("student", "torch", _model_call(model, inputs)))
-        contestants.append(Contestant("student", "onnxruntime", _session_call(session, inputs)))
-        latencies += measure(contestants, int(batch), int(length))
-    return latencies
-
-
-def _teacher_call(teacher: Teacher, inputs: Any) -> Any:
-    return lambda: teacher(dict(inputs))
-
-
-def _model_call(model: Any, inputs: Any) -> Any:
-    def call() -> Any:
-        with torch.inference_mode():
-            return model(**inputs).logits
-
-    return call
-
-
-def _session_call(session: Any, inputs: Any) -> Any:
-    fed = feed(session, inputs)
-    return lambda: session.run(None, fed)
+    return list(split.texts) if split.pairs is None else list(zip(split.texts, split.pairs, strict=True))
