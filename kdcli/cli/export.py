@@ -22,14 +22,6 @@ EXAMPLES = """Examples:
 _FILES, _GATES, _TIMING = "Files", "Gates", "Benchmark"
 
 
-class Benchmark(StrEnum):
-    """Whom to time, and where."""
-
-    off = "off"
-    short = "short"
-    full = "full"
-
-
 class Calibration(StrEnum):
     """How a static range follows from the values that were seen."""
 
@@ -65,7 +57,6 @@ def export(
     embeddings: Annotated[
         bool,
         typer.Option(
-            "--quantise-embeddings/--no-quantise-embeddings",
             "--quantize-embeddings/--no-quantize-embeddings",
             help="In int8 files, store the embedding tables in int8 too, with a scale per row.",
             rich_help_panel=_FILES,
@@ -113,17 +104,15 @@ def export(
         ),
     ] = None,
     benchmark: Annotated[
-        Benchmark,
+        bool | None,
         typer.Option(
-            "--benchmark",
-            help="Time the files beside the student and its teachers: at two shapes of real text, or "
-            "over a grid, with teachers in eager, bf16 and compiled form.",
+            "--benchmark/--no-benchmark",
+            help="Time over a grid of shapes, with eager, bf16 and compiled torch beside it; or not at all. Default: at two "
+            "shapes of real text.",
+            show_default=False,
             rich_help_panel=_TIMING,
         ),
-    ] = Benchmark.short,
-    no_benchmark: Annotated[
-        bool, typer.Option("--no-benchmark", help="The same as --benchmark off.", rich_help_panel=_TIMING)
-    ] = False,
+    ] = None,
     device: Annotated[
         Device, typer.Option("--device", help="Where files are checked and timed.", rich_help_panel=_TIMING)
     ] = Device.cpu,
@@ -162,7 +151,7 @@ def export(
             reduce_range=reduce_range,
             embeddings=embeddings,
             calibration=calibration.value,
-            benchmark="off" if no_benchmark else benchmark.value,
+            benchmark="short" if benchmark is None else "full" if benchmark else "off",
             max_latency=None if max_latency is None else LatencyLimit.parse(max_latency),
             data=options.data_request(
                 task=task, data=data, eval=eval, test=None, text_column=text_column,

@@ -142,7 +142,10 @@ class Workshop:
             check = self.examiner.check(open_session(path, self.asked.threads, self.asked.device))
             broken = check.broken(precision == "fp32", self.asked.max_drop)
         except RequestError as error:
-            broken = f"ONNX Runtime cannot run it here: {error.problems[0].found or error.problems[0].what}"
+            why = error.problems[0].found or error.problems[0].what
+            broken = (
+                f"ONNX Runtime cannot run {precision} on {self.asked.device} here, so nobody can say what it is worth ({why})"
+            )
         if broken is not None:
             path.unlink()
         return Variant(precision, path, size, check, broken, tuple(excluded), nodes)
