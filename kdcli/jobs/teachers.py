@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
 
 from kdcli.data.batching import Samples
 from kdcli.data.task import Split, Task
@@ -108,6 +107,8 @@ def out_of_fold_answers(open_run: OpenRun) -> dict[str, NDArray[np.float32]]:
     answers = {
         teacher.name: np.zeros((len(task.lessons), len(task.labels)), dtype=np.float32) for teacher in plan.to_cofinetune
     }
+    from sklearn.model_selection import StratifiedKFold  # here, as in evaluation.metrics
+
     splitter = StratifiedKFold(folds, shuffle=True, random_state=_FOLDS_SEED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer samples than folds is in some folds alone
