@@ -53,19 +53,20 @@ if __name__ == "__main__":
 ''')
 
 
-def write_predict(folder: Path, model_file: str) -> Path:
+def write_predict(folder: Path, model_file: str, max_length: int | None = None) -> Path:
     """Write ``predict.py``, which needs onnxruntime, tokenizers and numpy, and can be copied into a service.
 
     Args:
         folder: an export folder, with configuration and tokenizer in it.
         model_file: the file in it that is asked unless another one is named, such as ``onnx/model.onnx``.
+        max_length: tokens per text, at which the files were checked; None for as many as the model takes.
 
     Raises:
         RequestError: the folder's configuration or tokenizer cannot be used.
     """
     tokenizer = load_tokenizer(folder)
     known = {
-        "max_length": text_limit(describe(Reference(folder.name, str(folder), "export"), weights=False)),
+        "max_length": max_length or text_limit(describe(Reference(folder.name, str(folder), "export"), weights=False)),
         "truncation": tokenizer.truncation_side,
         "pad_id": tokenizer.pad_token_id,
         "pad_token": tokenizer.pad_token,

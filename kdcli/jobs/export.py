@@ -184,7 +184,7 @@ def export(request: ExportRequest, events: Events) -> Export:
         broken = _broken(variants, request)
         kept = [variant for variant in variants if variant.broken is None]
         if kept:
-            write_predict(partial, f"onnx/{kept[0].path.name}")
+            write_predict(partial, f"onnx/{kept[0].path.name}", source.max_length)
         latencies, memory = _measured(request, source, model, tokenizer, texts, kept, events)
         done = Export(
             folder=source.folder,
@@ -295,8 +295,8 @@ def _measured(
     threads, full = torch.get_num_threads(), request.benchmark == "full"
     runners: list[Runner] = []
     if request.benchmark != "off":
-        runners += _teacher_runners(source, full)
-        runners += torch_runners("student", model, model, lambda module: lambda inputs: module(**inputs).logits, texts, full)
+        runners += _teacher_runners(source, full, request.device)
+        runners += torch_runners("student", model, model, _logits_of, texts, full, request.device)
     for variant in kept:
         session = open_session(variant.path, threads, request.device)
         runners.append(file_runner(variant.precision, session, texts, request.device))
@@ -311,14 +311,18 @@ def _measured(
     return latencies, memory
 
 
-def _teacher_runners(source: _Source, full: bool) -> list[Runner]:
+def _logits_of(module: Any) -> Any:
+    return lambda inputs: module(**inputs).logits
+
+
+def _teacher_runners(source: _Source, full: bool, device: str) -> list[Runner]:
     if source.plan is None or source.run is None or not asks_teachers("distill", source.plan.recipe):
         return []
     runners = []
     for teacher in load_teachers(source.plan, source.run):
         tokenizer = load_tokenizer(trained_folder(source.plan.teacher(teacher.name), source.run))
         texts = Texts.of(tokenizer, source.texts, source.max_length)
-        runners += torch_runners(teacher.name, teacher, teacher.model, lambda module: module, texts, full)
+        runners += torch_runners(teacher.name, teacher, teacher.model, lambda module: module, texts, full, device)
     return runners
 
 

@@ -45,7 +45,9 @@ def file_runner(precision: str, session: Any, texts: Texts, device: str) -> Runn
     return Runner("student", f"onnx {precision}", texts, lambda inputs: bound_call(session, inputs, device))
 
 
-def torch_runners(name: str, module: Any, encoder: Any, ask: Callable[[Any], Any], texts: Texts, full: bool) -> list[Runner]:
+def torch_runners(
+    name: str, module: Any, encoder: Any, ask: Callable[[Any], Any], texts: Texts, full: bool, device: str
+) -> list[Runner]:
     """A model in torch: as it is, and in full form with eager attention, in bf16 where the processor has it, and compiled.
 
     Args:
@@ -55,17 +57,21 @@ def torch_runners(name: str, module: Any, encoder: Any, ask: Callable[[Any], Any
         ask: module → function of inputs, as keywords.
         texts: the split as its tokenizer sees it.
         full: all forms.
+        device: where it runs; ``module`` is moved there.
     """
-    made = [Runner(name, "torch", texts, _torch_call(ask(module)))]
+    module.to(device)
+    made = [Runner(name, "torch", texts, _torch_call(ask(module), device))]
     if not full:
         return made
     eager = copy.deepcopy(module)
     place = eager if encoder is module else _counterpart(module, encoder, eager)
     place.set_attn_implementation("eager")
-    made.append(Runner(name, "torch eager", texts, _torch_call(ask(eager))))
-    if has_bf16() or next(module.parameters()).is_cuda:
-        made.append(Runner(name, "torch bf16", texts, _torch_call(ask(copy.deepcopy(module).to(torch.bfloat16)))))
-    made.append(Runner(name, "torch compiled", texts, _torch_call(ask(torch.compile(copy.deepcopy(module), dynamic=True)))))
+    made.append(Runner(name, "torch eager", texts, _torch_call(ask(eager), device)))
+    if has_bf16() or device == "cuda":
+        half = copy.deepcopy(module).to(torch.bfloat16)
+        made.append(Runner(name, "torch bf16", texts, _torch_call(ask(half), device)))
+    compiled = torch.compile(copy.deepcopy(module), dynamic=True)
+    made.append(Runner(name, "torch compiled", texts, _torch_call(ask(compiled), device)))
     return made
 
 
@@ -75,13 +81,15 @@ def _counterpart(module: Any, part: Any, copied: Any) -> Any:
     return copied.get_submodule(name)
 
 
-def _torch_call(ask: Ask) -> Callable[[Inputs], Callable[[], Any]]:
+def _torch_call(ask: Ask, device: str) -> Callable[[Inputs], Callable[[], Any]]:
     def prepare(inputs: Inputs) -> Callable[[], Any]:
-        tensors: Any = {name: torch.from_numpy(value) for name, value in inputs.items()}
+        tensors: Any = {name: torch.from_numpy(value).to(device) for name, value in inputs.items()}
 
-        def call() -> Any:
+        def call() -> None:
             with torch.inference_mode():
-                return ask(tensors)
+                ask(tensors)
+            if device == "cuda":
+                torch.cuda.synchronize()
 
         return call
 
