@@ -14,6 +14,9 @@ def score_interval(metric: str, predictions: Classes, labels: Classes, seed: int
     """95 % interval of a metric by the percentile bootstrap over samples, as fractions. Shapes: [n] each."""
     from scipy import stats
 
+    if len(labels) < 2:  # the only resample is the sample itself
+        only = score(metric, predictions, labels)
+        return only, only
     if metric == "accuracy":  # the mean of what is right, and so much faster
         data: tuple[Classes, ...] = ((predictions == labels).astype(np.int64),)
         found = stats.bootstrap(

@@ -22,6 +22,8 @@ def score(metric: str, predictions: Classes, labels: Classes) -> float:
     from sklearn import metrics  # here, because it takes longer to import than a dry run to plan
 
     if metric == "matthews":
+        if len(np.union1d(labels, predictions)) == 1:  # scikit-learn says 0 too, and warns
+            return 0.0
         return float(metrics.matthews_corrcoef(labels, predictions))
     if metric == "f1":
         return float(metrics.f1_score(labels, predictions, pos_label=1, zero_division=0.0))

@@ -130,12 +130,17 @@ class Check:
             exact: it must say what the model says to within :data:`TOLERANCE`, and not only as well.
             max_drop: points that it may lose.
         """
-        worst = max(self.shapes, key=lambda row: row.max_difference)
-        if not np.isfinite(max(worst.max_difference, self.split.max_difference)):
+        if not np.isfinite([row.max_difference for row in self.shapes] + [self.split.max_difference]).all():
             return "it answers with numbers that are not finite"
+        worst = max(self.shapes, key=lambda row: row.max_difference)
         if exact and (worst.max_difference > TOLERANCE or min(row.agreement for row in self.shapes) < 1.0):
             return (
                 f"largest logit difference {worst.max_difference:.2e} at batch {worst.batch}, length {worst.length}, "
+                f"where {TOLERANCE:g} is allowed"
+            )
+        if exact and self.split.max_difference > TOLERANCE:
+            return (
+                f"largest logit difference {self.split.max_difference:.2e} on {self.split.rows} texts, "
                 f"where {TOLERANCE:g} is allowed"
             )
         if self.split.drop > max_drop + 1e-9:
@@ -203,5 +208,5 @@ def answers(ask: Callable[[dict[str, NDArray[np.int64]]], Logits], texts: Texts,
 
 def _compared(ours: Logits, theirs: Logits) -> tuple[float, float]:
     """Largest difference and share of the same classes."""
-    difference = float(np.abs(ours - theirs).max()) if np.isfinite(theirs).all() else float("inf")
+    difference = float(np.abs(ours - theirs).max()) if np.isfinite([ours, theirs]).all() else float("inf")
     return difference, float(np.mean(ours.argmax(-1) == theirs.argmax(-1)))

@@ -60,12 +60,20 @@ class Settings:
 
 
 def products(path: Path) -> list[str]:
-    """Names of the nodes of a graph that hold weights and can be quantised, from the inputs to the head."""
+    """Names of the nodes of a graph that hold weights and can be quantised, from the inputs to the head.
+
+    A ``Gemm`` goes by the name that the dynamic quantiser gives to its product, once it has taken the bias off; the static
+    one leaves it as it is.
+    """
     import onnx
 
     graph = onnx.load(str(path), load_external_data=False).graph
     weights = {initializer.name for initializer in graph.initializer}
-    return [node.name for node in graph.node if node.op_type in _PRODUCTS and node.input[1] in weights]
+    return [
+        f"{node.name}_MatMul" if node.op_type == "Gemm" else node.name
+        for node in graph.node
+        if node.op_type in (*_PRODUCTS, "Gemm") and node.input[1] in weights
+    ]
 
 
 def quantise_dynamic(source: Path, target: Path, settings: Settings) -> None:

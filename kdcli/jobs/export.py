@@ -39,6 +39,7 @@ from kdcli.jobs.teachers import load_teachers, trained_folder
 from kdcli.jobs.timing import Runner, file_runner, run_benchmark, torch_runners
 from kdcli.models.checkpoints import Reference, describe
 from kdcli.models.loading import load_classifier, load_tokenizer, text_limit
+from kdcli.plan.hardware import resolve_device
 from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
@@ -161,6 +162,8 @@ def export(request: ExportRequest, events: Events) -> Export:
         GateError: the fp32 file does not say what the model says; nothing is written.
     """
     check_provider(request.device)
+    if request.benchmark != "off":
+        resolve_device(request.device)
     source = _source(request, events)
     model: Any = load_classifier(source.checkpoint).eval()
     tokenizer = load_tokenizer(source.checkpoint)

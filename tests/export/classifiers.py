@@ -35,6 +35,18 @@ def classifier(name: str, attention: str = "sdpa", layers: int = LAYERS, **chang
     return model.float().eval()
 
 
+def with_an_outlier(model: Any) -> Any:
+    """Change a BERT so that its first product in a feed-forward layer loses its meaning in 8 bits, and in fp32 does not.
+
+    One input of the layer is always 0, and has the weights beside which all others are small.
+    """
+    layer = model.bert.encoder.layer[0]
+    for parameter in layer.attention.output.LayerNorm.parameters():
+        parameter.data[0] = 0.0
+    layer.intermediate.dense.weight.data[:, 0] = 300.0
+    return model
+
+
 def tokens(model: Any, lengths: list[int], width: int | None = None, seed: int = 0, types: bool = False) -> dict[str, Tensor]:
     """Rows of tokens of these lengths, padded on the right to the longest or to ``width``."""
     generator = torch.Generator().manual_seed(seed)
