@@ -1,0 +1,126 @@
+"""Scores of thousands of resamples at once: from how often each combination of classes occurs, not sample by sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdcli.errors import Problem, RequestError
+from kdcli.evaluation.metrics import Classes
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Two models' answers to the same samples, counted: K combinations of label, our answer and theirs occur.
+
+    Attributes:
+        labels: gold class of each combination [K].
+        ours: what the one model answers [K].
+        theirs: what the other model answers [K].
+        counts: how many samples are of that combination [K].
+    """
+
+    labels: Classes
+    ours: Classes
+    theirs: Classes
+    counts: Classes
+
+    @classmethod
+    def of(cls, ours: Classes, theirs: Classes, labels: Classes) -> Pairs:
+        """Count predicted classes and gold classes, [n] each.
+
+        Raises:
+            RequestError: not as many predictions as labels, or none.
+        """
+        check_lengths(labels, ours, theirs)
+        kinds, counts = np.unique(np.stack([labels, ours, theirs]), axis=1, return_counts=True)
+        return cls(kinds[0], kinds[1], kinds[2], counts)
+
+    @property
+    def samples(self) -> int:
+        """How many samples n there are."""
+        return int(self.counts.sum())
+
+    def difference(self, metric: str) -> float:
+        """Our score minus theirs, as a fraction."""
+        return float(self._differences(metric, self.counts[None])[0])
+
+    def resampled(self, metric: str, times: int, generator: np.random.Generator) -> Floats:
+        """The difference on ``times`` bootstrap resamples, each n samples drawn with replacement; [times]."""
+        return self._differences(metric, generator.multinomial(self.samples, self.counts / self.samples, size=times))
+
+    def swapped(self, metric: str, times: int, generator: np.random.Generator) -> Floats:
+        """The difference after the two answers to each sample were exchanged by the toss of a coin; [times]."""
+        kept = generator.binomial(self.counts, 0.5, size=(times, len(self.counts)))
+        counts = np.concatenate([kept, self.counts - kept], axis=1)  # [times, 2 K]
+        both_ways = Pairs(
+            np.tile(self.labels, 2),
+            np.concatenate([self.ours, self.theirs]),
+            np.concatenate([self.theirs, self.ours]),
+            np.tile(self.counts, 2),
+        )
+        return both_ways._differences(metric, counts)
+
+    def _differences(self, metric: str, counts: Classes) -> Floats:
+        return scores_of_counts(metric, counts, self.ours, self.labels) - scores_of_counts(
+            metric, counts, self.theirs, self.labels
+        )
+
+
+def scores_of_counts(metric: str, counts: Classes, answers: Classes, labels: Classes) -> Floats:
+    """:func:`kdcli.evaluation.metrics.score` of R sets of samples at once, [R], as fractions.
+
+    Args:
+        metric: one of :data:`kdcli.data.task.METRICS`.
+        counts: how often each of K combinations occurs in each set [R, K].
+        answers: predicted class of each combination [K].
+        labels: gold class of each combination [K].
+    """
+    classes = np.union1d(answers, labels)
+    weights = counts.astype(np.float64)
+    hits = _per_class(weights * (answers == labels), labels, classes)  # [R, C]
+    given, present = _per_class(weights, answers, classes), _per_class(weights, labels, classes)
+    total = weights.sum(-1)
+    if metric == "accuracy":
+        return np.asarray(hits.sum(-1) / total)
+    if metric == "matthews":
+        covariance = hits.sum(-1) * total - (given * present).sum(-1)
+        spread = np.sqrt((total**2 - (given**2).sum(-1)) * (total**2 - (present**2).sum(-1)))
+        return _ratio(covariance, spread)
+    f1 = _ratio(2 * hits, given + present)
+    if metric == "f1":
+        return np.asarray(f1[:, classes == 1].sum(-1))
+    shares = {"macro-f1": (given + present > 0).astype(np.float64), "weighted-f1": present}[metric]
+    return np.asarray((f1 * shares).sum(-1) / shares.sum(-1))
+
+
+def check_lengths(labels: Classes, *answers: Classes) -> None:
+    """Refuse predictions that do not belong to the labels.
+
+    Raises:
+        RequestError: not as many predictions as labels, or none.
+    """
+    for predictions in answers:
+        if len(predictions) != len(labels) or len(labels) == 0:
+            expected = f"{len(labels)}, one for each label" if len(labels) else "at least one sample"
+            raise RequestError(
+                Problem("the predictions", "do not belong to the labels", expected, f"{len(predictions)} predictions")
+            )
+
+
+def _per_class(weights: Floats, values: Classes, classes: Classes) -> Floats:
+    """Sums of the columns of ``weights`` [R, K] by their class, ``values`` [K]; [R, C]."""
+    from scipy import sparse
+
+    columns = np.arange(len(values))
+    chosen = sparse.csr_array((np.ones(len(values)), (columns, np.searchsorted(classes, values))), (len(values), len(classes)))
+    return np.asarray(weights @ chosen)
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    """The quotient, 0 where there is nothing to divide by, as scikit-learn does."""
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)

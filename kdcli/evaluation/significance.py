@@ -1,0 +1,226 @@
+"""Whether two models really differ, or only on these samples: intervals, tests, and what the samples can show at all.
+
+All of it is about the models as they are: another seed of the same recipe is another model (:mod:`kdcli.evaluation.seeds`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from kdcli.evaluation.metrics import Classes
+from kdcli.evaluation.power import LEVEL, POWER, smallest_accuracy_difference
+from kdcli.evaluation.resampling import Pairs, check_lengths
+
+_TIMES = 1999
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's exact test of two accuracies: of the samples that one model alone gets right, are half each one's?
+
+    McNemar 1947; exact and two-sided, by the binomial distribution.
+
+    Attributes:
+        only_ours: samples that only our model gets right.
+        only_theirs: samples that only the other model gets right.
+        p_value: of both being equally accurate.
+    """
+
+    only_ours: int
+    only_theirs: int
+    p_value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How two models or recipes differ.
+
+    Attributes:
+        metric: the metric compared.
+        ours: name of the one.
+        theirs: name of the other.
+        difference: our score minus theirs, as a fraction, as the next three.
+        low: lower end of the 95 % interval.
+        high: its upper end.
+        smallest: the smallest difference that can be found here with 80 % power at the 5 % level, which all comparisons
+            made together share equally; None where all seeds score alike, so that it cannot be said.
+        test: the name of the test.
+        why: why this test.
+        p_value: of no difference, two-sided, corrected for ``comparisons``.
+        comparisons: how many comparisons were made together; 1 means that nothing had to be corrected.
+    """
+
+    metric: str
+    ours: str
+    theirs: str
+    difference: float
+    low: float
+    high: float
+    smallest: float | None
+    test: str
+    why: str
+    p_value: float
+    comparisons: int = 1
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is shown at the 5 % level, all comparisons together."""
+        return self.p_value <= LEVEL
+
+    @property
+    def sentence(self) -> str:
+        """The result, the test and why it fits, and what can be shown here at all."""
+        found = f"{100 * self.difference:+.1f} points of {self.metric} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        p_value = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
+        among = f" after Holm's correction for {self.comparisons} comparisons" if self.comparisons > 1 else ""
+        return f"{self.ours} against {self.theirs}: {found}, {p_value}{among}. {self.test}, because {self.why}. {self.limit}"
+
+    @property
+    def limit(self) -> str:
+        """What can be shown here at all."""
+        if self.smallest is None:
+            return f"{self._who} all score alike, so that it cannot be said what they can show."
+        shared = f" shared among {self.comparisons} comparisons" if self.comparisons > 1 else ""
+        points = f"{100 * self.smallest:.1f} points"
+        return f"{self._who} can only show differences above {points} (80 % power, 5 % level{shared})."
+
+    @property
+    def _who(self) -> str:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDifference(Difference):
+    """How two models differ on the same samples.
+
+    Attributes:
+        samples: how many both answered.
+        only_ours: samples that only our model gets right.
+        only_theirs: samples that only the other model gets right.
+    """
+
+    samples: int
+    only_ours: int
+    only_theirs: int
+
+    @property
+    def _who(self) -> str:
+        return f"These {self.samples} samples"
+
+
+def compare_models(
+    metric: str,
+    answers: Mapping[str, Classes],
+    labels: Classes,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    seed: int = 0,
+) -> list[ModelDifference]:
+    """Compare models that answered the same samples, with Holm's correction over all comparisons.
+
+    Args:
+        metric: one of :data:`kdcli.data.task.METRICS`.
+        answers: name → predicted classes [n].
+        labels: gold classes [n].
+        pairs: the names to compare, ours first; None compares each with each.
+        seed: of the resampling.
+
+    Raises:
+        RequestError: not as many predictions as labels, or none.
+    """
+    chosen = list(combinations(answers, 2)) if pairs is None else list(pairs)
+    level = LEVEL / max(len(chosen), 1)
+    found = [_compare(metric, ours, theirs, answers, labels, level, seed) for ours, theirs in chosen]
+    corrected = holm([each.p_value for each in found])
+    return [replace(each, p_value=p, comparisons=len(found)) for each, p in zip(found, corrected, strict=True)]
+
+
+def _compare(
+    metric: str, ours: str, theirs: str, answers: Mapping[str, Classes], labels: Classes, level: float, seed: int
+) -> ModelDifference:
+    both = answers[ours], answers[theirs], labels
+    test = mcnemar(*both)
+    low, high = difference_interval(metric, *both, seed)
+    by_accuracy = metric == "accuracy"
+    which = "accuracy counts what is right" if by_accuracy else "exchanging answers needs no formula for the metric"
+    return ModelDifference(
+        metric=metric,
+        ours=ours,
+        theirs=theirs,
+        difference=Pairs.of(*both).difference(metric),
+        low=low,
+        high=high,
+        smallest=smallest_difference(metric, *both, level, seed),
+        test="McNemar's exact test" if by_accuracy else "Paired permutation test",
+        why=f"both answered the same samples, and {which}",
+        p_value=test.p_value if by_accuracy else permutation_test(metric, *both, seed),
+        samples=len(labels),
+        only_ours=test.only_ours,
+        only_theirs=test.only_theirs,
+    )
+
+
+def difference_interval(metric: str, ours: Classes, theirs: Classes, labels: Classes, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of our score minus theirs by the paired percentile bootstrap over samples, as fractions.
+
+    Efron and Tibshirani 1993, chapter 13. Too narrow where the models differ on fewer than ten samples or so, and of no
+    width where they answer all alike. Shapes: [n] each.
+    """
+    drawn = Pairs.of(ours, theirs, labels).resampled(metric, _TIMES, np.random.default_rng(seed))
+    low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
+
+
+def mcnemar(ours: Classes, theirs: Classes, labels: Classes) -> McNemar:
+    """McNemar's exact test. Shapes: predicted classes and gold classes, [n] each."""
+    from scipy import stats
+
+    check_lengths(labels, ours, theirs)
+    right, also = ours == labels, theirs == labels
+    only_ours, only_theirs = int((right & ~also).sum()), int((also & ~right).sum())
+    differing = only_ours + only_theirs
+    p_value = float(stats.binomtest(only_ours, differing, 0.5).pvalue) if differing else 1.0
+    return McNemar(only_ours, only_theirs, p_value)
+
+
+def permutation_test(metric: str, ours: Classes, theirs: Classes, labels: Classes, seed: int = 0) -> float:
+    """How often the two models' answers, exchanged sample by sample at random, differ as much: a two-sided p-value.
+
+    Noreen 1989 (approximate randomisation); the observed answers count as one of the exchanges. Shapes: [n] each.
+    """
+    pairs = Pairs.of(ours, theirs, labels)
+    drawn = np.abs(pairs.swapped(metric, _TIMES, np.random.default_rng(seed)))
+    as_much = int((drawn >= abs(pairs.difference(metric)) - 1e-12).sum())
+    return (1 + as_much) / (1 + _TIMES)
+
+
+def smallest_difference(
+    metric: str, ours: Classes, theirs: Classes, labels: Classes, level: float = LEVEL, seed: int = 0
+) -> float:
+    """The smallest difference that the tests above find in so many samples with 80 % power, as a fraction.
+
+    Accuracy: :func:`smallest_accuracy_difference` at the share of samples that one model alone gets right. Other metrics:
+    so many standard errors (of the bootstrap) as the normal distribution asks for. Shapes: [n] each.
+    """
+    from scipy import stats
+
+    if metric == "accuracy":
+        test = mcnemar(ours, theirs, labels)
+        return smallest_accuracy_difference(len(labels), (test.only_ours + test.only_theirs) / len(labels), level)
+    drawn = Pairs.of(ours, theirs, labels).resampled(metric, _TIMES, np.random.default_rng(seed))
+    return float(drawn.std(ddof=1) * (stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for having been looked at together, in the order given.
+
+    Holm 1979: the smallest times m, the next times m − 1, and so on, never falling, at most 1.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1.0)
+    return [float(value) for value in corrected]

@@ -1,0 +1,112 @@
+"""Calibration against scikit-learn, and against logits whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import log_loss
+
+from kdcli.errors import RequestError
+from kdcli.evaluation.calibration import (
+    COLDEST,
+    HOTTEST,
+    best_temperature,
+    calibrate,
+    expected_calibration_error,
+    negative_log_likelihood,
+    reliability,
+)
+from kdcli.evaluation.metrics import Classes
+
+
+def honest(count: int, classes: int = 3, seed: int = 0) -> tuple[NDArray[np.float32], Classes]:
+    """Logits, and labels that are drawn with just the probabilities that they say."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(scale=1.5, size=(count, classes)).astype(np.float32)
+    labels = (logits + generator.gumbel(size=logits.shape)).argmax(-1)
+    return logits, labels
+
+
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    powers = np.exp(logits.astype(np.float64))
+    return np.asarray(powers / powers.sum(-1, keepdims=True))
+
+
+def logits_of(confidence: list[float]) -> NDArray[np.float32]:
+    """Two classes; class 0 has the probability given."""
+    chance = np.array(confidence)
+    return np.asarray(np.log(np.stack([chance, 1 - chance], axis=1)), dtype=np.float32)
+
+
+def test_the_bins_equal_those_of_scikit_learn() -> None:
+    logits, labels = honest(500)
+    right = logits.argmax(-1) == labels
+    accuracy, confidence = calibration_curve(right, probabilities(logits).max(-1), n_bins=15)
+    filled = [each for each in reliability(logits, labels) if each.count]
+    assert [each.accuracy for each in filled] == pytest.approx(list(accuracy))
+    assert [each.confidence for each in filled] == pytest.approx(list(confidence))
+
+
+def test_bins_are_of_equal_width_and_hold_every_sample_once() -> None:
+    bins = reliability(*honest(200))
+    assert [each.low for each in bins] == pytest.approx([index / 15 for index in range(15)])
+    assert [each.high for each in bins] == pytest.approx([(index + 1) / 15 for index in range(15)])
+    assert sum(each.count for each in bins) == 200
+    assert (bins[0].count, bins[0].confidence, bins[0].accuracy) == (0, None, None)
+
+
+def test_the_error_equals_the_number_worked_out_by_hand() -> None:
+    """Two samples at 0.9 of which one is right (gap 0.4), two at 0.7 of which both are right (gap 0.3)."""
+    bins = reliability(logits_of([0.9, 0.9, 0.7, 0.7]), np.array([0, 1, 0, 0]))
+    assert expected_calibration_error(bins) == pytest.approx(0.5 * 0.4 + 0.5 * 0.3)
+
+
+def test_a_model_that_is_sure_and_right_has_no_error() -> None:
+    logits = np.array([[1000.0, 0.0], [0.0, 1000.0]], dtype=np.float32)
+    bins = reliability(logits, np.array([0, 1]))
+    assert expected_calibration_error(bins) == 0.0
+    assert bins[-1].count == 2
+
+
+def test_an_honest_model_has_next_to_no_error_and_needs_no_temperature() -> None:
+    found = calibrate(*honest(50_000))
+    assert found.ece < 0.01
+    assert found.temperature == pytest.approx(1.0, abs=0.03)
+
+
+@pytest.mark.parametrize("factor", [0.25, 3.0])
+def test_the_temperature_undoes_what_the_logits_were_multiplied_by(factor: float) -> None:
+    logits, labels = honest(20_000)
+    found = calibrate(logits * np.float32(factor), labels)
+    assert found.temperature == pytest.approx(factor, rel=0.03)
+    assert found.ece > 0.1
+    assert found.ece_after < 0.015
+    assert found.nll_after == pytest.approx(negative_log_likelihood(logits, labels), abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_other_temperature_makes_the_labels_likelier(seed: int) -> None:
+    logits, labels = honest(60, seed=seed)
+    found = calibrate(logits, labels)
+    others = [negative_log_likelihood(logits / np.float32(each), labels) for each in np.geomspace(COLDEST, HOTTEST, 200)]
+    assert found.nll_after <= min(others) + 1e-6
+    assert found.nll_after <= found.nll
+
+
+def test_the_likelihood_equals_that_of_scikit_learn() -> None:
+    logits, labels = honest(100)
+    assert negative_log_likelihood(logits, labels) == pytest.approx(log_loss(labels, probabilities(logits)))
+
+
+def test_a_model_that_is_always_right_gets_the_lowest_temperature_and_one_always_wrong_the_highest() -> None:
+    logits = logits_of([0.9, 0.7, 0.8])
+    assert best_temperature(logits, np.array([0, 0, 0])) == pytest.approx(COLDEST, rel=0.01)
+    assert best_temperature(logits, np.array([1, 1, 1])) == pytest.approx(HOTTEST, rel=0.01)
+
+
+def test_logits_that_do_not_belong_to_the_labels_are_refused() -> None:
+    logits, labels = honest(20)
+    with pytest.raises(RequestError, match="do not belong to the labels"):
+        calibrate(logits, labels[:-1])

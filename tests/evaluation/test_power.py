@@ -1,0 +1,71 @@
+"""The smallest difference that can be shown, against statsmodels and against how often the tests find it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from statsmodels.stats.power import TTestPower
+
+from kdcli.evaluation.metrics import Classes, score
+from kdcli.evaluation.power import mcnemar_power, smallest_accuracy_difference, smallest_t_difference
+from kdcli.evaluation.significance import mcnemar, permutation_test, smallest_difference
+
+
+def simulated(samples: int, only_ours: float, only_theirs: float, seed: int) -> tuple[Classes, Classes, Classes]:
+    """Answers of which those shares are right in one model alone; three quarters of the others are right in both."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(2, size=samples)
+    draw, easy = generator.random(samples), generator.random(samples) < 0.75
+    first, second = draw < only_ours, (draw >= only_ours) & (draw < only_ours + only_theirs)
+    ours, theirs = np.where(first, True, easy & ~second), np.where(second, True, easy & ~first)
+    return np.where(ours, labels, 1 - labels), np.where(theirs, labels, 1 - labels), labels
+
+
+@pytest.mark.parametrize(("samples", "differing"), [(300, 0.12), (150, 0.3), (500, 0.0)])
+def test_mcnemar_finds_the_smallest_difference_four_times_out_of_five(samples: int, differing: float) -> None:
+    smallest = smallest_accuracy_difference(samples, differing)
+    both = max(differing, smallest)
+    shares = (both + smallest) / 2, (both - smallest) / 2
+    found = [mcnemar(*simulated(samples, *shares, seed)).p_value <= 0.05 for seed in range(800)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.045)
+
+
+def test_the_power_without_a_difference_is_how_often_the_test_is_wrong() -> None:
+    found = [mcnemar(*simulated(200, 0.1, 0.1, seed)).p_value <= 0.05 for seed in range(1000)]
+    assert mcnemar_power(200, 0.2, 0.0) == pytest.approx(np.mean(found), abs=0.02)
+    assert mcnemar_power(200, 0.2, 0.0) <= 0.05
+    assert mcnemar_power(200, 0.0, 0.0) == 0.0
+
+
+@pytest.mark.parametrize(("samples", "differing"), [(872, 0.06), (9815, 0.1), (40_000, 0.08)])
+def test_with_many_samples_it_is_what_the_normal_distribution_says(samples: int, differing: float) -> None:
+    """Connor 1987: n d² = (1.960 √p + 0.842 √(p − d²))²."""
+    smallest = smallest_accuracy_difference(samples, differing)
+    expected = (1.960 * differing**0.5 + 0.842 * (differing - smallest**2) ** 0.5) / samples**0.5
+    assert smallest == pytest.approx(expected, rel=0.05)
+
+
+def test_too_few_samples_show_nothing() -> None:
+    assert smallest_accuracy_difference(5, 0.4) == 1.0
+
+
+def test_more_comparisons_show_only_larger_differences() -> None:
+    assert smallest_accuracy_difference(300, 0.1, level=0.01) > smallest_accuracy_difference(300, 0.1)
+
+
+@pytest.mark.parametrize("metric", ["matthews", "macro-f1"])
+def test_the_permutation_test_finds_the_smallest_difference_about_four_times_out_of_five(metric: str) -> None:
+    """The number of samples is the one for which the true difference of these shares is the smallest."""
+    many, shares = 400_000, (0.1, 0.035)
+    ours, theirs, labels = simulated(many, *shares, 1)
+    truth = score(metric, ours, labels) - score(metric, theirs, labels)
+    samples = round(many * (smallest_difference(metric, ours, theirs, labels) / truth) ** 2)
+    found = [permutation_test(metric, *simulated(samples, *shares, seed)) <= 0.05 for seed in range(300)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.06)
+
+
+@pytest.mark.parametrize(("seeds", "level"), [(2, 0.05), (3, 0.05), (5, 0.05), (5, 0.01), (10, 0.05)])
+def test_the_smallest_difference_of_seeds_equals_that_of_statsmodels(seeds: int, level: float) -> None:
+    deviation = 0.013
+    expected = TTestPower().solve_power(nobs=seeds, alpha=level, power=0.8) * deviation
+    assert smallest_t_difference(deviation / seeds**0.5, seeds - 1, level) == pytest.approx(expected, rel=2e-3)

@@ -1,0 +1,188 @@
+"""Tests of two models against scipy and statsmodels, and against simulations in which the truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmodels
+from statsmodels.stats.multitest import multipletests
+
+from kdcli.data.task import METRICS
+from kdcli.errors import RequestError
+from kdcli.evaluation.metrics import Classes, score
+from kdcli.evaluation.significance import compare_models, difference_interval, holm, mcnemar, permutation_test
+
+Answers = tuple[Classes, Classes, Classes]
+
+
+def matthews_of_two_classes(answers: Classes, labels: Classes) -> Any:
+    """Pearson's correlation, of many sets of samples at once."""
+    one, other = (values - values.mean(-1, keepdims=True) for values in (answers, labels))
+    return (one * other).sum(-1) / np.sqrt((one**2).sum(-1) * (other**2).sum(-1))
+
+
+METRIC_OF: dict[str, Callable[[Classes, Classes], Any]] = {
+    "accuracy": lambda answers, labels: (answers == labels).mean(-1),
+    "f1": lambda answers, labels: 2 * (answers * labels).sum(-1) / (answers + labels).sum(-1),
+    "matthews": matthews_of_two_classes,
+}
+
+
+def drawn(count: int, ours: float, theirs: float, seed: int) -> Answers:
+    """Answers that are right with those chances, each on its own, and labels: two classes of unequal size."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random(count) < 0.4).astype(np.int64)
+    one, other = (np.where(generator.random(count) < chance, labels, 1 - labels) for chance in (ours, theirs))
+    return one, other, labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mcnemar_equals_that_of_statsmodels(seed: int) -> None:
+    ours, theirs, labels = drawn(80, 0.85, 0.75, seed)
+    table = [[((ours == labels) == a)[(theirs == labels) == b].sum() for b in (True, False)] for a in (True, False)]
+    found = mcnemar(ours, theirs, labels)
+    assert (found.only_ours, found.only_theirs) == (table[0][1], table[1][0])
+    assert found.p_value == pytest.approx(mcnemar_of_statsmodels(table, exact=True).pvalue)
+
+
+def test_models_that_answer_alike_do_not_differ() -> None:
+    ours, _, labels = drawn(50, 0.8, 0.8, 0)
+    assert mcnemar(ours, ours, labels).p_value == 1.0
+    for metric in METRICS:
+        assert permutation_test(metric, ours, ours, labels) == 1.0
+        assert difference_interval(metric, ours, ours, labels) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("metric", METRIC_OF)
+def test_the_interval_equals_that_of_scipy(metric: str) -> None:
+    def statistic(one: Classes, other: Classes, gold: Classes, axis: int) -> Any:
+        return METRIC_OF[metric](one, gold) - METRIC_OF[metric](other, gold)
+
+    answers = drawn(100, 0.85, 0.75, 1)
+    expected = stats.bootstrap(answers, statistic, paired=True, method="percentile", n_resamples=5000, rng=0)
+    interval = tuple(expected.confidence_interval)
+    assert difference_interval(metric, *answers) == pytest.approx(interval, abs=0.015)
+
+
+@pytest.mark.parametrize("metric", METRIC_OF)
+@pytest.mark.parametrize("seed", [2, 4])
+def test_the_permutation_test_equals_that_of_scipy(metric: str, seed: int) -> None:
+    ours, theirs, labels = drawn(60, 0.85, 0.72, seed)
+
+    def statistic(one: Classes, other: Classes, axis: int) -> Any:
+        return METRIC_OF[metric](one, labels) - METRIC_OF[metric](other, labels)
+
+    expected = stats.permutation_test((ours, theirs), statistic, permutation_type="samples", n_resamples=5000, rng=0)
+    assert permutation_test(metric, ours, theirs, labels) == pytest.approx(expected.pvalue, abs=0.03)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_for_accuracy_permutation_and_mcnemar_say_the_same(seed: int) -> None:
+    answers = drawn(120, 0.85, 0.78, seed)
+    assert permutation_test("accuracy", *answers) == pytest.approx(mcnemar(*answers).p_value, abs=0.03)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "matthews"])
+def test_the_interval_covers_the_true_difference_in_about_19_of_20_cases(metric: str) -> None:
+    truth = _true_difference(metric)
+    covered = 0
+    for seed in range(300):
+        low, high = difference_interval(metric, *drawn(200, 0.85, 0.8, seed))
+        covered += low <= truth <= high
+    assert 0.92 <= covered / 300 <= 0.98  # two standard errors of 300 cases to each side of 0.95, and a little
+
+
+def _true_difference(metric: str) -> float:
+    ours, theirs, labels = drawn(1_000_000, 0.85, 0.8, 99)
+    return score(metric, ours, labels) - score(metric, theirs, labels)
+
+
+@pytest.mark.parametrize("metric", ["f1", "matthews"])
+def test_the_permutation_test_is_wrong_in_about_1_of_20_cases_without_a_difference(metric: str) -> None:
+    found = [permutation_test(metric, *drawn(150, 0.8, 0.8, seed)) for seed in range(300)]
+    assert 0.02 <= np.mean(np.array(found) <= 0.05) <= 0.08
+
+
+def test_mcnemar_is_wrong_in_at_most_1_of_20_cases_without_a_difference() -> None:
+    found = [mcnemar(*drawn(150, 0.8, 0.8, seed)).p_value for seed in range(600)]
+    assert 0.015 <= np.mean(np.array(found) <= 0.05) <= 0.06  # exact tests keep to the safe side
+
+
+@pytest.mark.parametrize("values", [[0.01, 0.04, 0.03], [0.5, 0.02, 0.02, 0.9, 1e-6], [0.3], [0.9, 0.8]])
+def test_holm_equals_that_of_statsmodels(values: list[float]) -> None:
+    assert holm(values) == pytest.approx(multipletests(values, method="holm")[1])
+
+
+def test_holm_of_nothing_is_nothing() -> None:
+    assert holm([]) == []
+
+
+def test_the_chance_of_any_false_finding_among_six_comparisons_is_at_most_1_in_20() -> None:
+    wrong = 0
+    for seed in range(200):
+        generator = np.random.default_rng(seed)
+        labels = generator.integers(2, size=150)
+        right = generator.random((4, 150)) < 0.8
+        answers = [np.where(each, labels, 1 - labels) for each in right]
+        values = [mcnemar(answers[i], answers[j], labels).p_value for i in range(4) for j in range(i)]
+        wrong += min(holm(values)) <= 0.05
+    assert wrong / 200 <= 0.075
+
+
+def test_each_is_compared_with_each_and_corrected_together() -> None:
+    ours, theirs, labels = drawn(200, 0.9, 0.7, 6)
+    answers = {"student": ours, "bert": theirs, "gold": labels}
+    found = compare_models("accuracy", answers, labels)
+    assert [(each.ours, each.theirs) for each in found] == [("student", "bert"), ("student", "gold"), ("bert", "gold")]
+    raw = [mcnemar(answers[each.ours], answers[each.theirs], labels).p_value for each in found]
+    assert [each.p_value for each in found] == pytest.approx(holm(raw))
+    assert {each.comparisons for each in found} == {3}
+    assert all(each.significant for each in found)
+
+
+def test_a_comparison_says_the_difference_its_interval_the_counts_and_the_samples() -> None:
+    ours, theirs, labels = drawn(200, 0.9, 0.7, 6)
+    (found,) = compare_models("accuracy", {"a": ours, "b": theirs}, labels, [("b", "a")])
+    assert found.difference == pytest.approx(score("accuracy", theirs, labels) - score("accuracy", ours, labels))
+    assert (found.low, found.high) == difference_interval("accuracy", theirs, ours, labels)
+    assert found.low < found.difference < found.high < 0
+    assert (found.only_ours - found.only_theirs) / 200 == pytest.approx(found.difference)
+    assert (found.samples, found.comparisons) == (200, 1)
+
+
+def test_the_sentence_names_result_test_reason_and_limit() -> None:
+    labels = np.zeros(100, dtype=np.int64)
+    ours, theirs = labels.copy(), labels.copy()
+    ours[:2], theirs[10:14] = 1, 1
+    (found,) = compare_models("accuracy", {"student": ours, "bert": theirs}, labels)
+    assert found.sentence.startswith("student against bert: +2.0 points of accuracy (")
+    assert "p = 0.688. McNemar's exact test, because both answered the same samples" in found.sentence
+    points = 100 * (found.smallest or 0)
+    limit = f"These 100 samples can only show differences above {points:.1f} points (80 % power, 5 % level)."
+    assert found.sentence.endswith(limit)
+    assert not found.significant
+
+
+def test_other_metrics_are_compared_by_permutation() -> None:
+    ours, theirs, labels = drawn(200, 0.9, 0.7, 6)
+    found = compare_models("matthews", {"a": ours, "b": theirs, "c": ours}, labels)
+    assert found[0].p_value == pytest.approx(permutation_test("matthews", ours, theirs, labels) * 3)
+    assert "Paired permutation test" in found[0].sentence
+    assert "after Holm's correction for 3 comparisons" in found[0].sentence
+    assert "5 % level shared among 3 comparisons" in found[0].sentence
+
+
+def test_the_same_answers_get_the_same_comparison() -> None:
+    ours, theirs, labels = drawn(100, 0.9, 0.7, 6)
+    answers = {"a": ours, "b": theirs}
+    assert compare_models("macro-f1", answers, labels) == compare_models("macro-f1", answers, labels)
+
+
+def test_predictions_of_unequal_length_are_refused() -> None:
+    ours, theirs, labels = drawn(20, 0.9, 0.7, 6)
+    with pytest.raises(RequestError, match="do not belong to the labels"):
+        compare_models("accuracy", {"a": ours, "b": theirs[:-1]}, labels)
