@@ -81,7 +81,10 @@ def write_graph(
     program = _traced(model, example, settings)
     simplify(program.model, narrow=settings.fused, pack=settings.fused and settings.packed)
     graph: Any = program.model_proto
+    weights = {initializer.name for initializer in graph.graph.initializer}
+    typed = [info for info in graph.graph.value_info if info.name not in weights]
     del graph.graph.value_info[:]
+    graph.graph.value_info.extend(typed)
     for value in graph.graph.input:
         _name_dimensions(value, _DIMENSIONS)
     for value in graph.graph.output:

@@ -32,6 +32,8 @@ _LENGTH_AXIS = 1
 def simplify(model: ir.Model, narrow: bool = True, pack: bool = True) -> None:
     """Change a graph in place, and forget shapes and notes of the exporter, which quantisers stumble over.
 
+    Types stay: no quantiser can infer them behind a node of ONNX Runtime's own, and what has no type is not quantised.
+
     Args:
         model: as the exporter has made it.
         narrow: carry out change 2.
@@ -50,7 +52,7 @@ def simplify(model: ir.Model, narrow: bool = True, pack: bool = True) -> None:
     RemoveUnusedNodesPass()(model)
     ClearMetadataAndDocStringPass()(model)
     for value in (value for node in graph for value in node.outputs if not value.is_graph_output()):
-        value.shape = value.type = None
+        value.shape = None
     model.producer_name, model.producer_version = "kdcli", None
     if any(node.domain == MICROSOFT for node in graph):
         model.opset_imports[MICROSOFT] = 1
@@ -142,7 +144,7 @@ def _one_token(graph: ir.Graph, before: ir.Node, states: ir.Value, token: int) -
     """The states [B, 1, D] of one token."""
     place = _constant(graph, f"{states.name}_token", np.array([token], dtype=np.int64))
     node = ir.node("Gather", [states, place], {"axis": _LENGTH_AXIS})
-    node.outputs[0].name = f"{states.name}_narrow"
+    node.outputs[0].name, node.outputs[0].type = f"{states.name}_narrow", states.type
     graph.insert_before(before, node)
     return node.outputs[0]
 
@@ -180,7 +182,7 @@ def _pack_attention(graph: ir.Graph) -> None:
             packed[key] = _one_map(graph, maps, f"attention_{number}")
         fused = ir.node("Attention", [maps[0].source, *packed[key], node.inputs[4]], attributes, domain=MICROSOFT)
         fused.name = f"attention_{number}"
-        fused.outputs[0].name = f"attention_{number}_output"
+        fused.outputs[0].name, fused.outputs[0].type = f"attention_{number}_output", node.outputs[0].type
         graph.insert_before(node, fused)
         node.outputs[0].replace_all_uses_with(fused.outputs[0], replace_graph_outputs=True)
 

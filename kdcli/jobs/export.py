@@ -186,8 +186,9 @@ def export(request: ExportRequest, events: Events) -> Export:
             variants.append(workshop.make(precision))
         broken = _broken(variants, request)
         kept = [variant for variant in variants if variant.broken is None]
-        if kept:
-            write_predict(partial, f"onnx/{kept[0].path.name}", source.max_length)
+        if not kept:
+            raise GateError("\n".join([*broken, "no file holds; nothing was written"]))
+        write_predict(partial, f"onnx/{kept[0].path.name}", source.max_length)
         latencies, memory = _measured(request, source, model, tokenizer, texts, kept, events)
         done = Export(
             folder=source.folder,

@@ -80,7 +80,7 @@ def test_evaluate_and_export_without_further_words_take_the_latest_run(
     assert {model["role"] for model in document["models"]} == {"student", "teacher", "majority"}
     exported = kdcli("export", "--onnx", "--json")
     assert exported.exit_code == 0, exported.output
-    assert Path(json.loads(exported.stdout)["model"]).is_file()
+    assert Path(json.loads(exported.stdout)["folder"]).is_dir()
     assert (finished[0] / "runs" / "latest" / "export" / "onnx" / "model.onnx").is_file()
 
 

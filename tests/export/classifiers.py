@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from kdcli.export import graph
 from tests.models.architectures import CONFIGS, VOCABULARY
 
 OWN_ATTENTION = ("mpnet", "deberta-v2")  # of which transformers has one implementation
@@ -45,6 +47,26 @@ def with_an_outlier(model: Any) -> Any:
         parameter.data[0] = 0.0
     layer.intermediate.dense.weight.data[:, 0] = 300.0
     return model
+
+
+class Drawer:
+    """Graphs that were written already: equal models are exported once, which is the slow part of many tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.counts: dict[Any, dict[str, int]] = {}
+        self.places: dict[Any, Path] = {}
+
+    def write_graph(self, model: Any, example: Any, path: Path, about: Any, settings: Any) -> dict[str, int]:
+        """Takes the place of the function of that name; ``about`` is that of the first model."""
+        weights = sum(float(value.detach().double().abs().sum()) for value in model.parameters())
+        key = (model.dtype, weights, tuple(example), settings)
+        if key not in self.places:
+            place = self.folder / f"{len(self.places)}.onnx"
+            self.counts[key] = graph.write_graph(model, example, place, about, settings)
+            self.places[key] = place
+        shutil.copy(self.places[key], path)
+        return self.counts[key]
 
 
 def tokens(model: Any, lengths: list[int], width: int | None = None, seed: int = 0, types: bool = False) -> dict[str, Tensor]:

@@ -23,7 +23,9 @@ LIMIT = 40
 
 @pytest.fixture(scope="module", params=["wordpiece", "byte-level BPE"])
 def tokenizer(request: pytest.FixtureRequest) -> Any:
-    return AutoTokenizer.from_pretrained(request.getfixturevalue("tiny_bert" if request.param == "wordpiece" else "tiny_roberta"))
+    return AutoTokenizer.from_pretrained(
+        request.getfixturevalue("tiny_bert" if request.param == "wordpiece" else "tiny_roberta")
+    )
 
 
 def rows_of_lengths(lengths: list[int]) -> Texts:
@@ -128,7 +130,9 @@ def test_other_logits_on_the_split_break_a_file_that_must_be_exact() -> None:
     assert check.broken(exact=True, max_drop=0.5) is not None
 
 
-@pytest.mark.parametrize(("drop", "allowed", "holds"), [(0.5, 0.5, True), (0.51, 0.5, False), (-3.0, 0.0, True), (1e-3, 0.0, False)])
+@pytest.mark.parametrize(
+    ("drop", "allowed", "holds"), [(0.5, 0.5, True), (0.51, 0.5, False), (-3.0, 0.0, True), (1e-3, 0.0, False)]
+)
 def test_file_may_lose_as_many_points_as_are_allowed(drop: float, allowed: float, holds: bool) -> None:
     found = Check([SHAPE], replace(SPLIT, drop=drop)).broken(exact=False, max_drop=allowed)
     assert (found is None) == holds

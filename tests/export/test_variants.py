@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +15,11 @@ from onnx import numpy_helper
 
 from kdcli.errors import RequestError
 from kdcli.evaluation.metrics import score
-from kdcli.export import graph as graph_module
 from kdcli.export import variants as variants_module
 from kdcli.export.gate import Examiner, Texts
 from kdcli.export.quantisation import products
 from kdcli.export.variants import DEFAULT, FILES, Asked, Variant, Workshop, parse_precisions
-from tests.export.classifiers import classifier, said, tokens, told, with_an_outlier
+from tests.export.classifiers import Drawer, classifier, said, tokens, told, with_an_outlier
 
 ASKED = Asked(reduce_range=True, calibration="minmax")
 COUNT = 48
@@ -29,27 +27,16 @@ Make = Callable[..., tuple[Workshop, list[str]]]
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Path]:
-    """Graphs that were written already, by what they depend on."""
-    return {}
+def drawer(tmp_path_factory: pytest.TempPathFactory) -> Drawer:
+    return Drawer(tmp_path_factory.mktemp("graphs"))
 
 
 @pytest.fixture
-def workshop(
-    tmp_path: Path, drawn: dict[Any, Path], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Make:
-    """Makes a workshop whose texts have the labels that the model gives them; equal graphs are exported once."""
-
-    def write_once(model: Any, example: Any, path: Path, about: Any, settings: Any) -> dict[str, int]:
-        key = (model.dtype, float(model.bert.encoder.layer[0].intermediate.dense.weight.detach().abs().max()), settings)
-        if key not in drawn:
-            drawn[key] = tmp_path_factory.mktemp("graphs") / "model.onnx"
-            graph_module.write_graph(model, example, drawn[key], about, settings)
-        shutil.copy(drawn[key], path)
-        return {node.op_type: 1 for node in onnx.load(str(path)).graph.node}
+def workshop(tmp_path: Path, drawer: Drawer, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Makes a workshop whose texts have the labels that the model gives them."""
 
     def made(spoiled: bool = False, **changes: Any) -> tuple[Workshop, list[str]]:
-        monkeypatch.setattr(variants_module, "write_graph", write_once)
+        monkeypatch.setattr(variants_module, "write_graph", drawer.write_graph)
         model = classifier("bert")
         if spoiled:
             model = with_an_outlier(model)
@@ -202,9 +189,7 @@ def test_half_of_the_products_are_left_out_at_the_most(workshop: Make, monkeypat
     assert tried == [0, 1, 2, 4]  # of 12
 
 
-def test_helper_file_goes_when_quantising_fails(
-    workshop: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_helper_file_goes_when_quantising_fails(workshop: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 

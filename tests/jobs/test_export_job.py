@@ -1,96 +1,326 @@
-"""Export: the file says what the model says, at any shape, or it is not kept."""
+"""The job of ``kdcli export``: files that hold, in the ecosystem's layout, or a reason and the folder as it was."""
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from kdcli.data.sources import DataRequest
 from kdcli.engine.events import Event, Events
 from kdcli.errors import GateError, RequestError
-from kdcli.export.graph import write_graph
+from kdcli.export import variants as variants_module
+from kdcli.export.variants import FILES
 from kdcli.jobs import export as export_job
-from kdcli.jobs.export import ExportRequest, export
+from kdcli.jobs.export import Export, ExportRequest, export
+from tests.conftest import sentences
+from tests.export.classifiers import Drawer
 
 TinyRun = tuple[Path, list[Event]]
+LABELS = ["positive", "negative"]  # the data's classes are the other way round
+TEXTS = ["great film", "The plot was awful, the actor hopeless!", "music " * 60, ""]
+CONFIG_AND_TOKENIZER = {"config.json", "tokenizer.json", "tokenizer_config.json"}
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """A run's student in every precision, timed."""
     folder = tmp_path_factory.mktemp("out") / "export"
-    export(ExportRequest(target=tiny_run[0], out=folder), Events())
+    request = ExportRequest(target=tiny_run[0], out=folder, precisions=tuple(FILES), max_drop=5.0, reduce_range=True)
+    return export(request, Events())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier that somebody else has trained a little; its classes have names, in an order of their own."""
+    folder = tmp_path_factory.mktemp("foreign") / "checkpoint"
+    names: dict[str, Any] = {"id2label": dict(enumerate(LABELS)), "label2id": {name: row for row, name in enumerate(LABELS)}}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: Any = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_hidden_layers=2, **names)
+        tokenizer: Any = AutoTokenizer.from_pretrained(tiny_bert)
+        rows = sentences(160, 11)
+        given = tokenizer([text for text, _ in rows], padding=True, return_tensors="pt")
+        wanted = torch.tensor([LABELS.index(label) for _, label in rows])
+        optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        for _ in range(12):
+            torch.nn.functional.cross_entropy(model(**given).logits, wanted).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 
-def test_export_folder_has_the_layout_of_the_ecosystem(exported: Path) -> None:
-    names = {str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file()}
-    assert {"config.json", "tokenizer.json", "tokenizer_config.json", "onnx/model.onnx", "benchmark.json"} <= names
+@pytest.fixture(scope="module")
+def drawer(tmp_path_factory: pytest.TempPathFactory) -> Drawer:
+    return Drawer(tmp_path_factory.mktemp("graphs"))
 
 
-@pytest.mark.parametrize(
-    "words", [["great film"], ["The plot was awful, the actor hopeless!"] * 3 + ["a"], ["music " * 60, "b"]]
-)
-def test_onnx_equals_torch_at_shapes_it_was_not_traced_with(words: list[str], exported: Path, tiny_run: TinyRun) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(exported)
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_run[0] / "student").eval()
-    inputs = tokenizer(words, padding=True, return_tensors="pt")
-    session = onnxruntime.InferenceSession(str(exported / "onnx" / "model.onnx"))
-    theirs = session.run(None, {key.name: inputs[key.name].numpy() for key in session.get_inputs()})[0]
+Quick = Callable[..., Export]
+
+
+@pytest.fixture
+def quick(checkpoint: Path, drawer: Drawer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Quick:
+    """Exports the foreign checkpoint without timing it."""
+    monkeypatch.setattr(variants_module, "write_graph", drawer.write_graph)
+
+    def made(**changes: Any) -> Export:
+        request = ExportRequest(target=checkpoint, out=tmp_path / "export", benchmark="off", reduce_range=True, max_drop=100.0)
+        return export(replace(request, **changes), Events())
+
+    return made
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def asked_of_torch(folder: Path, texts: list[str]) -> Any:
+    """Logits of a checkpoint."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.no_grad():
-        ours = model(**inputs).logits.numpy()
-    assert np.allclose(ours, theirs, atol=1e-4)
+        return model(**AutoTokenizer.from_pretrained(folder)(texts, padding=True, truncation=True, return_tensors="pt")).logits
 
 
-def test_graph_is_sound_dynamic_and_says_what_it_is(exported: Path) -> None:
-    graph = onnx.load(str(exported / "onnx" / "model.onnx"))
-    onnx.checker.check_model(graph)
-    for value in graph.graph.input:
-        assert [dimension.dim_param for dimension in value.type.tensor_type.shape.dim] == ["batch", "length"]
-    about = {entry.key: entry.value for entry in graph.metadata_props}
-    assert about["labels"] == "negative,positive"
-    assert about["recipe"] == "kdcli"
+def asked_of_file(folder: Path, precision: str, texts: list[str]) -> Any:
+    """Logits of a file, with the tokenizer beside it."""
+    inputs = AutoTokenizer.from_pretrained(folder)(texts, padding=True, truncation=True, return_tensors="np")
+    session = onnxruntime.InferenceSession(str(folder / "onnx" / FILES[precision]), providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {key.name: inputs[key.name] for key in session.get_inputs()})[0]
 
 
-def test_benchmark_times_every_teacher_and_both_engines_on_equal_threads(exported: Path) -> None:
-    found = json.loads((exported / "benchmark.json").read_text())
-    assert {(row["model"], row["engine"]) for row in found["latency"]} == {
-        ("bert", "torch"), ("roberta", "torch"), ("student", "torch"), ("student", "onnxruntime"),
-    }  # fmt: skip
-    assert all(0 < row["p10_ms"] <= row["median_ms"] <= row["p90_ms"] for row in found["latency"])
-    assert len({row["runs"] for row in found["latency"] if row["batch"] == 1}) == 1
-    assert found["machine"]["threads"] == torch.get_num_threads()
-    assert len(found["parity"]) == 3
-    assert all(row["holds"] for row in found["parity"])
+def test_folder_has_the_layout_of_the_ecosystem_and_the_files_that_hold(exported: Export, tiny_run: TinyRun) -> None:
+    names = set(contents(exported.folder))
+    assert {variant.precision for variant in exported.kept} == {"fp32", "fp16", "int8", "int8-static"}
+    files = {f"onnx/{FILES[variant.precision]}" for variant in exported.kept}
+    beside = {"README.md"} if (tiny_run[0] / "student" / "README.md").is_file() else set()
+    assert names == CONFIG_AND_TOKENIZER | files | {"predict.py", "benchmark.json", "benchmark.png"} | beside
+    assert not list(exported.folder.parent.glob(".*"))
 
 
-def test_file_that_differs_from_the_model_is_not_kept(
-    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_transformers_reads_configuration_and_tokenizer_of_the_folder(exported: Export) -> None:
+    config = AutoConfig.from_pretrained(exported.folder)
+    assert config.id2label == {0: "negative", 1: "positive"}
+    assert config.architectures == ["BertForSequenceClassification"]
+    tokenizer = AutoTokenizer.from_pretrained(exported.folder)
+    assert tokenizer("great")["input_ids"][0] == tokenizer.cls_token_id
+
+
+@pytest.mark.parametrize("asked", [TEXTS[:1], TEXTS, TEXTS[2:]], ids=["one", "all", "long"])
+def test_files_answer_as_the_student_does(asked: list[str], exported: Export, tiny_run: TinyRun) -> None:
+    expected = asked_of_torch(tiny_run[0] / "student", asked).numpy()
+    assert np.abs(asked_of_file(exported.folder, "fp32", asked) - expected).max() < 1e-4
+    for precision in ("fp16", "int8", "int8-static"):
+        assert np.isfinite(asked_of_file(exported.folder, precision, asked)).all()
+    assert np.abs(asked_of_file(exported.folder, "fp16", asked) - expected).max() < 0.05
+
+
+def test_files_say_where_they_are_from(exported: Export, tiny_run: TinyRun) -> None:
+    for variant in exported.kept:
+        graph = onnx.load(str(exported.folder / "onnx" / FILES[variant.precision]))
+        about = {entry.key: entry.value for entry in graph.metadata_props}
+        assert about["labels"] == "negative,positive"
+        assert about["recipe"] == "kdcli"
+        assert about["precision"] == variant.precision
+        assert len(about["weights_sha256"]) == len(about["tokenizer_sha256"]) == 64
+        assert str(tiny_run[0]) not in str(about)
+
+
+def test_benchmark_file_tells_all_variants_and_what_was_found(exported: Export) -> None:
+    found = json.loads((exported.folder / "benchmark.json").read_text(encoding="utf-8"))
+    assert found == json.loads(json.dumps(exported.as_data()))
+    assert found["format"] == 2
+    assert found["weights_bytes"] > 0
+    assert found["reduce_range"] is True
+    assert [row["precision"] for row in found["variants"]] == list(FILES)
+    for row in found["variants"]:
+        path = exported.folder / row["file"]
+        assert row["kept"] == (row["broken"] is None) == path.is_file()
+        if row["kept"]:
+            assert row["bytes"] == path.stat().st_size
+            assert row["check"]["split"]["rows"] == 60
+            assert row["check"]["split"]["metric"] == "accuracy"
+            low, high = row["check"]["split"]["interval"]
+            assert low <= row["check"]["split"]["score"] <= high
+            assert {shape["batch"] for shape in row["check"]["shapes"]} == {1, 8, 32}
+    assert {row["nodes"].get("Attention") for row in found["variants"] if row["precision"] in ("fp32", "int8")} == {1}
+
+
+def test_every_teacher_the_student_and_the_files_are_timed_alike(exported: Export) -> None:
+    rows = exported.latencies
+    files = {("student", f"onnx {variant.precision}") for variant in exported.kept}
+    assert {(row.model, row.engine) for row in rows} == {("bert", "torch"), ("roberta", "torch"), ("student", "torch"), *files}
+    assert all(0 < row.p50_ms <= row.p90_ms <= row.p99_ms for row in rows)
+    for shape in {(row.batch, row.length) for row in rows}:
+        assert len({row.runs for row in rows if (row.batch, row.length) == shape}) == 1
+    assert exported.machine["threads"] == torch.get_num_threads()
+    assert set(exported.memory) <= {variant.precision for variant in exported.kept}
+
+
+def test_precision_that_cannot_run_here_is_told_only_because_it_was_named(exported: Export) -> None:
+    bf16 = next(variant for variant in exported.variants if variant.precision == "bf16")
+    assert exported.broken == [f"bf16: {bf16.broken}"]
+
+
+def test_checkpoint_without_data_is_held_against_itself_and_has_no_score(quick: Quick, checkpoint: Path) -> None:
+    done = quick()
+    assert [variant.precision for variant in done.kept] == ["fp32", "int8"]
+    assert done.latencies == []
+    assert not (done.folder / "benchmark.png").exists()
+    for variant in done.kept:
+        assert variant.check is not None
+        assert variant.check.split.metric is None
+        assert variant.check.split.score is None
+        assert variant.check.split.rows == 64
+        assert variant.check.split.drop == pytest.approx(100 * (1 - variant.check.split.agreement))
+    expected = asked_of_torch(checkpoint, TEXTS).numpy()
+    np.testing.assert_allclose(asked_of_file(done.folder, "fp32", TEXTS), expected, atol=1e-4)
+
+
+def test_checkpoint_with_data_is_scored_whatever_the_order_of_its_classes(
+    quick: Quick, checkpoint: Path, tiny_data: Path
 ) -> None:
-    honest = write_graph
+    done = quick(data=DataRequest(data=str(tiny_data)))
+    rows = [json.loads(line) for line in (tiny_data / "dev.jsonl").read_text(encoding="utf-8").splitlines()]
+    answers = asked_of_torch(checkpoint, [row["text"] for row in rows]).argmax(-1).tolist()
+    right = np.mean([LABELS[answer] == row["label"] for answer, row in zip(answers, rows, strict=True)])
+    assert right > 0.7
+    check = done.kept[0].check
+    assert check is not None
+    assert check.split.score == pytest.approx(right)
+    assert check.split.metric == "accuracy"
+    assert check.split.rows == len(rows)
+    assert AutoConfig.from_pretrained(done.folder).id2label == dict(enumerate(LABELS))
 
-    def write_another_model(model: torch.nn.Module, *more: object) -> None:
-        spoiled = AutoModelForSequenceClassification.from_pretrained(tiny_run[0] / "student").eval()
-        spoiled.classifier.bias.data += 1.0
-        honest(spoiled, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(export_job, "write_graph", write_another_model)
+def test_data_with_other_classes_is_refused(quick: Quick, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("text,label\na film,good\na plot,bad\n" * 20)
+    with pytest.raises(RequestError, match="are not the classes of the task"):
+        quick(data=DataRequest(data=str(tmp_path / "data.csv")))
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, drawer: Drawer, *precisions: str) -> None:
+    """Files of these precisions answer another class."""
+
+    def write(model: Any, example: Any, path: Path, about: dict[str, str], settings: Any) -> dict[str, int]:
+        counts = drawer.write_graph(model, example, path, about, settings)
+        if about["precision"] in precisions:
+            graph = onnx.load(str(path))
+            for one in graph.graph.initializer:
+                if one.name.endswith("classifier.bias"):
+                    values = onnx.numpy_helper.to_array(one) + np.array([50.0, 0.0], dtype=np.float32)
+                    one.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), one.name))
+            onnx.save(graph, str(path))
+        return counts
+
+    monkeypatch.setattr(variants_module, "write_graph", write)
+
+
+def test_file_that_differs_from_the_model_stops_the_job(
+    quick: Quick, drawer: Drawer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, drawer, "fp32")
     with pytest.raises(GateError, match="largest logit difference"):
-        export(ExportRequest(target=tiny_run[0], out=tmp_path / "export", benchmark=False), Events())
+        quick()
     assert not list(tmp_path.iterdir())
 
 
-def test_checkpoint_without_a_run_is_exported(tiny_run: TinyRun, tmp_path: Path) -> None:
-    done = export(ExportRequest(target=tiny_run[0] / "student", out=tmp_path / "export", benchmark=False), Events())
-    assert done.model.is_file()
-    assert done.latencies == []
+@pytest.mark.parametrize("named", [True, False])
+def test_other_files_that_do_not_hold_are_deleted_and_told_if_they_were_named(
+    named: bool, quick: Quick, drawer: Drawer, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, drawer, "int8")
+    data = DataRequest(data=str(tiny_data))
+    done = quick(precisions=("fp32", "int8") if named else None, max_drop=1.0, data=data)
+    assert [variant.precision for variant in done.kept] == ["fp32"]
+    assert [variant.broken is None for variant in done.variants] == [True, False]
+    broken = done.variants[1].broken
+    assert broken is not None
+    assert "points of accuracy on 60 texts, where --max-drop allows 1" in broken
+    assert done.broken == ([f"int8: {broken}"] if named else [])
+    assert sorted(path.name for path in (done.folder / "onnx").iterdir()) == ["model.onnx"]
+    assert json.loads((done.folder / "benchmark.json").read_text())["gates"] == done.broken
 
 
-def test_checkpoint_without_a_head_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("writer", ["quantise_embeddings", "write_predict", "write_json"])
+def test_folder_stays_whole_when_the_disk_is_full(
+    writer: str, quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(quick().folder)
+
+    def full(*given: Any) -> None:
+        if isinstance(given[0], Path) and given[0].is_file():
+            given[0].write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(variants_module if writer.startswith("quantise") else export_job, writer, full)
+    with pytest.raises(OSError, match="No space left"):
+        quick()
+    assert contents(tmp_path / "export") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_folder_stays_as_it_was_when_no_file_holds(quick: Quick, tmp_path: Path) -> None:
+    before = contents(quick().folder)
+    with pytest.raises(GateError, match="bf16"):
+        quick(precisions=("bf16",))
+    assert contents(tmp_path / "export") == before
+
+
+def test_older_files_go_when_the_folder_is_written_anew(quick: Quick) -> None:
+    first = quick(precisions=("fp32", "fp16"))
+    assert (first.folder / "onnx" / FILES["fp16"]).is_file()
+    second = quick(precisions=("fp32",))
+    assert sorted(path.name for path in (second.folder / "onnx").iterdir()) == ["model.onnx"]
+
+
+def test_folder_that_cannot_be_written_is_told(quick: Quick, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        quick(out=tmp_path / "file" / "export")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("kept", [0, 7, 1000])
+def test_truncated_weights_are_refused(kept: int, quick: Quick, checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoint, tmp_path / "broken")
+    weights = tmp_path / "broken" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(RequestError) as caught:
+        quick(target=tmp_path / "broken")
+    assert str(tmp_path / "broken") in str(caught.value)
+    assert not (tmp_path / "export").exists()
+
+
+def test_checkpoint_without_a_head_is_refused(quick: Quick, tiny_bert: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no classification head"):
-        export(ExportRequest(target=tiny_bert, out=tmp_path / "export"), Events())
+        quick(target=tiny_bert)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_that_does_not_exist_is_refused(quick: Quick, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no such run or checkpoint"):
+        quick(target=tmp_path / "nowhere")
+
+
+def test_provider_that_is_not_installed_is_told_with_its_package(
+    quick: Quick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(RequestError, match="onnxruntime-gpu") as caught:
+        quick(device="cuda")
+    assert "CUDAExecutionProvider" in str(caught.value)
+    assert not list(tmp_path.iterdir())
