@@ -48,7 +48,7 @@ def export_view(done: Export, width: int) -> list[RenderableType]:
         if variant.broken
     ]
     parts += [
-        Text(f"{variant.precision}: {len(variant.excluded)} products were left in fp32 to keep the score")
+        Text(f"{variant.precision}: left in fp32 to keep the score: {', '.join(variant.excluded)}")
         for variant in done.kept
         if variant.excluded
     ]

@@ -166,7 +166,7 @@ def rows_in_8_bits(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
 
 
 def by_harm(nodes: Iterable[str], write_only: Callable[[str, Path], None], harm: Callable[[Path], float]) -> list[str]:
-    """Nodes in the order of the harm that quantising each of them alone does, the worst first.
+    """Nodes in the order of the harm that quantising each of them alone does, the worst first; without those that do none.
 
     Args:
         nodes: their names.
@@ -179,7 +179,7 @@ def by_harm(nodes: Iterable[str], write_only: Callable[[str, Path], None], harm:
             path = Path(folder) / "one.onnx"
             write_only(node, path)
             found[node] = harm(path)
-    return sorted(found, key=lambda name: -found[name])
+    return sorted((name for name in found if found[name] > 0), key=lambda name: -found[name])
 
 
 @contextmanager

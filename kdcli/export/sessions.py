@@ -59,8 +59,15 @@ def check_provider(device: str) -> None:
 
 
 def run(session: Any, inputs: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-    """Logits [B, C]; the session is given the inputs that its graph declares, and no others."""
-    logits: NDArray[np.float32] = session.run(["logits"], feed(session, inputs))[0]
+    """Logits [B, C]; the session is given the inputs that its graph declares, and no others.
+
+    Raises:
+        RequestError: it cannot be run here (memory, a kernel that fails).
+    """
+    try:
+        logits: NDArray[np.float32] = session.run(["logits"], feed(session, inputs))[0]
+    except Exception as error:  # its errors have no common type
+        raise RequestError(Problem("ONNX Runtime", "cannot run the file", found=_first_line(error))) from error
     return logits
 
 

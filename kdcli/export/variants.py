@@ -168,13 +168,11 @@ class Workshop:
                 lambda name, target: few(target, Settings(self.asked.reduce_range, only=(name,))),
                 lambda target: self.examiner.harm(open_session(target, self.asked.threads, self.asked.device)),
             )
-            count = 1
-            while count <= _MOST_EXCLUDED * len(names):
+            for count in _counts(min(len(worst), int(_MOST_EXCLUDED * len(names)))):
                 write(path, Settings(self.asked.reduce_range, exclude=tuple(worst[:count])))
                 better = self._finished(precision, path, nodes, worst[:count])
                 if better.broken is None:
                     return better
-                count *= 2
             return found
         finally:
             plain.unlink(missing_ok=True)
@@ -191,3 +189,9 @@ class Workshop:
                 quantise_embeddings(target)
 
         return write
+
+
+def _counts(most: int) -> list[int]:
+    """1, 2, 4, … and at last ``most``."""
+    doubled = [2**power for power in range(most.bit_length()) if 2**power < most]
+    return [*doubled, most] if most else []

@@ -117,7 +117,7 @@ def test_numbers_that_are_not_finite_break_any_file(exact: bool, where: str, num
 
 @pytest.mark.parametrize("spoiled", [{"max_difference": 2 * TOLERANCE}, {"agreement": 0.875}])
 def test_other_logits_or_classes_break_a_file_that_must_be_exact_and_no_other(spoiled: dict[str, float]) -> None:
-    check = Check([SHAPE, replace(SHAPE, batch=32, length=7, **spoiled)], SPLIT)  # type: ignore[arg-type]
+    check = Check([SHAPE, replace(SHAPE, batch=32, length=7, **spoiled)], SPLIT)
     assert check.broken(exact=False, max_drop=0.5) is None
     found = check.broken(exact=True, max_drop=0.5)
     assert found is not None

@@ -94,7 +94,8 @@ tables = arrays(
 @settings(deadline=None)
 def test_rows_in_8_bits_are_off_by_half_a_scale_at_the_most(table: NDArray[np.float32]) -> None:
     rows, scales = rows_in_8_bits(table)
-    assert (rows.dtype, scales.dtype) == (np.int8, np.float32)
+    assert rows.dtype == np.int8
+    assert scales.dtype == np.float32
     assert (rows.shape, scales.shape) == (table.shape, (len(table), 1))
     assert np.abs(rows.astype(int)).max() <= 127
     assert (np.abs(rows * scales.astype(np.float64) - table) <= 0.5001 * scales).all()
@@ -275,5 +276,9 @@ def test_node_that_does_the_most_harm_is_first(tmp_path: Path) -> None:
 
 def test_file_that_gives_no_numbers_is_the_worst(tmp_path: Path) -> None:
     harms = {"a": 0.1, "b": float("inf"), "c": 0.2}
-    found = by_harm(harms, lambda node, path: path.write_text(node) and None, lambda path: harms[path.read_text()])
+
+    def write(node: str, path: Path) -> None:
+        path.write_text(node)
+
+    found = by_harm(harms, write, lambda path: harms[path.read_text()])
     assert found == ["b", "c", "a"]

@@ -59,7 +59,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     give_opinions(model, tokenizer(TEXTS, PAIRS, padding=True, truncation=True, return_tensors="pt"))
     model.save_pretrained(folder / "checkpoint")
     tokenizer.save_pretrained(folder / "checkpoint")
-    done = export(ExportRequest(target=folder / "checkpoint", out=folder / "export", benchmark=False), Events())
+    done = export(ExportRequest(target=folder / "checkpoint", out=folder / "export", benchmark="off"), Events())
     write_predict(done.folder, "onnx/model.onnx")
     return Served(done.folder, pipeline("text-classification", model=str(folder / "checkpoint"), device="cpu"))
 

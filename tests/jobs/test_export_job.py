@@ -55,7 +55,8 @@ def checkpoint(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         wanted = torch.tensor([LABELS.index(label) for _, label in rows])
         optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
         for _ in range(12):
-            torch.nn.functional.cross_entropy(model(**given).logits, wanted).backward()
+            loss: Any = torch.nn.functional.cross_entropy(model(**given).logits, wanted)
+            loss.backward()
             optimiser.step()
             optimiser.zero_grad()
     model.save_pretrained(folder)
