@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,14 +88,13 @@ class StageRun:
             _CPU_TOKENS if self.device.type == "cpu" else 0,
         )
         coming = deliveries(self._batches_left(), self.phase.train, self.phase.ensemble, cut, self.device)
-        with self.profile.section("other"):
+        with self.profile.section("other"), closing(coming):
             while self.position.step < self.stage.steps and not self.position.over:
                 with self.profile.section("data"):
                     delivery = next(coming)
                 self._step(delivery)
                 self.position.step += 1
                 self._after_step(delivery.samples)
-            coming.close()
         self.accelerator.free_memory(self.model, self.optimizer)
 
     def _batches_left(self) -> Iterator[NDArray[np.int64]]:

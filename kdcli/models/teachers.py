@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -15,6 +16,8 @@ from kdcli.models.capture import captured
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_classifier, load_encoder
 from kdcli.models.output import Output, Wanted
+
+_NAMES = frozenset({"architectures", "dtype", "id2label", "label2id", "problem_type", "transformers_version"})  # change nothing
 
 
 class CofinetunedTeachers(nn.Module):
@@ -92,9 +95,11 @@ class Teacher(nn.Module):
         return own + sum(parameter.numel() for part in parts for parameter in part.parameters())
 
     def fingerprint(self) -> str:
-        """Of everything that decides what it says of given tokens: weights, their type, head and class order."""
+        """Of all that decides what it says of given tokens: configuration, weights, their type, head and class order."""
         config: Any = self.model.config
-        digest = blake2b(f"{config.model_type}|{type(self.model).__name__}".encode(), digest_size=16)
+        settings = {key: value for key, value in config.to_dict().items() if key not in _NAMES and not key.startswith("_")}
+        written = json.dumps(settings, sort_keys=True, default=str)
+        digest = blake2b(f"{config.model_type}|{type(self.model).__name__}|{written}".encode(), digest_size=16)
         if self.head is not None:
             digest.update(self.head.kind.encode())
         parts = {"model": self.model, "order": self.order}

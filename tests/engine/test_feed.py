@@ -301,7 +301,6 @@ def test_a_training_leaves_no_thread(material: Material, tmp_path: Path) -> None
     assert threads() == []
 
 
-@pytest.mark.xfail(strict=True, reason="the stage closes its batches only where it comes to its end")
 def test_a_training_that_is_stopped_leaves_no_thread_either(material: Material, tmp_path: Path) -> None:
     """Not even while its error is looked at: the files of kept answers are closed by then."""
     with pytest.raises(InterruptedRunError) as stopped:
