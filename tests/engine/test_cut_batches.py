@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from kdcli.engine.events import Logged
 from kdcli.losses.projection import Projections
 from kdcli.losses.relational import RelationalTerm
 from kdcli.losses.term import Term
+from tests.engine.launching import run_in_two_processes
 from tests.engine.phases import (
     Listening,
     Material,
@@ -113,18 +111,7 @@ def test_relations_within_the_whole_batch_keep_it_whole(uncut: Uncut, material: 
 def together(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes left what came out of every case."""
     folder = tmp_path_factory.mktemp("together")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    arguments = [material.bert, material.roberta, material.data, folder]
-    done = subprocess.run(
-        [*launch, "--module", "tests.engine.two_processes", *map(str, arguments)],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two_processes("tests.engine.two_processes", material.bert, material.roberta, material.data, folder)
     return folder
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -35,6 +32,7 @@ from kdcli.models.output import KINDS, Output, Wanted
 from kdcli.models.teachers import Ensemble, Teacher
 from tests.engine import phases
 from tests.engine.keeping import ENDLESS, EPOCH, Desk, Result, asked, different_texts, kept, samples
+from tests.engine.launching import run_in_two_processes
 from tests.engine.phases import (
     DEPTHS,
     RATES,
@@ -310,18 +308,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
 def together(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes left what came out."""
     root = tmp_path_factory.mktemp("together")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    arguments = [material.bert, material.roberta, material.data, root]
-    done = subprocess.run(
-        [*launch, "--module", "tests.engine.two_processes_keeping", *map(str, arguments)],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two_processes("tests.engine.two_processes_keeping", material.bert, material.roberta, material.data, root)
     return root
 
 
