@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -18,7 +18,6 @@ _TIMES = 4999
 _NO_SPREAD = 1e-12
 
 
-@dataclass(frozen=True, kw_only=True)
 class RecipeDifference(Difference):
     """How two recipes differ over the seeds of their training, on one split.
 
@@ -99,7 +98,7 @@ def compare_recipes(
     level = LEVEL / max(len(chosen), 1)
     found = [_compare(metric, ours, theirs, scores, level) for ours, theirs in chosen]
     corrected = holm([each.p_value for each in found])
-    return [replace(each, p_value=p, comparisons=len(found)) for each, p in zip(found, corrected, strict=True)]
+    return [each.model_copy(update={"p_value": p, "comparisons": len(found)}) for each, p in zip(found, corrected, strict=True)]
 
 
 def _compare(metric: str, ours: str, theirs: str, scores: Mapping[str, Mapping[int, float]], level: float) -> RecipeDifference:

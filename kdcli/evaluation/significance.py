@@ -6,10 +6,11 @@ All of it is about the models as they are: another seed of the same recipe is an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from kdcli.evaluation.metrics import Classes
 from kdcli.evaluation.power import LEVEL, POWER, smallest_accuracy_difference
@@ -35,8 +36,7 @@ class McNemar:
     p_value: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Difference:
+class Difference(BaseModel):
     """How two models or recipes differ.
 
     Attributes:
@@ -54,6 +54,8 @@ class Difference:
         comparisons: how many comparisons were made together; 1 means that nothing had to be corrected.
     """
 
+    model_config = ConfigDict(frozen=True)
+
     metric: str
     ours: str
     theirs: str
@@ -66,11 +68,13 @@ class Difference:
     p_value: float
     comparisons: int = 1
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def significant(self) -> bool:
         """Whether the difference is shown at the 5 % level, all comparisons together."""
         return self.p_value <= LEVEL
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def sentence(self) -> str:
         """The result, the test and why it fits, and what can be shown here at all."""
@@ -93,7 +97,6 @@ class Difference:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, kw_only=True)
 class ModelDifference(Difference):
     """How two models differ on the same samples.
 
@@ -135,7 +138,7 @@ def compare_models(
     level = LEVEL / max(len(chosen), 1)
     found = [_compare(metric, ours, theirs, answers, labels, level, seed) for ours, theirs in chosen]
     corrected = holm([each.p_value for each in found])
-    return [replace(each, p_value=p, comparisons=len(found)) for each, p in zip(found, corrected, strict=True)]
+    return [each.model_copy(update={"p_value": p, "comparisons": len(found)}) for each, p in zip(found, corrected, strict=True)]
 
 
 def _compare(
