@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdcli.cli import options
-from kdcli.cli.distill import show_evaluation, show_plan
+from kdcli.cli.distill import show_plan
+from kdcli.cli.evaluate import show_evaluation
 from kdcli.cli.session import session
 from kdcli.recipe.catalogue import DEFAULT_RECIPE
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdcli.cli import options
+from kdcli.cli.evaluate import check_gates, show_evaluation
 from kdcli.cli.session import print_document, results, session
 from kdcli.recipe.catalogue import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
-    from kdcli.evaluation.comparison import Evaluation
     from kdcli.plan.request import TrainRequest
 
 EXAMPLES = """Examples:
@@ -72,17 +72,15 @@ def distill(
         bool,
         typer.Option("--allow-weak-teachers", help="Go on with a teacher that is at chance.", rich_help_panel="Training"),
     ] = False,
-    min_retention: Annotated[
-        float | None,
-        typer.Option("--min-retention", help="Exit 1 below this share of the best teacher's score.", rich_help_panel="Gates"),
-    ] = None,
-    min_score: Annotated[
-        float | None, typer.Option("--min-score", help="Exit 1 below this dev score.", rich_help_panel="Gates")
-    ] = None,
+    min_score: options.MinScore = None,
+    min_retention: options.MinRetention = None,
+    max_drop: options.MaxDrop = None,
+    max_ece: options.MaxEce = None,
     track: options.Track = None,
     cache_size: options.CacheSize = "32GiB",
     profile: options.ShowProfile = False,
     out: options.Out = None,
+    report: options.ReportFlag = True,
     resume: options.Resume = False,
     dry_run: options.DryRun = False,
     json_output: options.Json = False,
@@ -94,6 +92,7 @@ def distill(
         from kdcli.plan.request import TrainRequest
 
         cache_limit = options.byte_size(cache_size, "--cache-size")
+        gates = options.gates(min_score=min_score, min_retention=min_retention, max_drop=max_drop, max_ece=max_ece)
         request: TrainRequest | None = None
         if teachers is not None or student is not None or not resume:
             if teachers is None:
@@ -143,13 +142,13 @@ def distill(
 
         spent = Spent()
         events.add(spent)
-        run, evaluation = run_job(request, events, out, resume, cache_limit)
+        run, evaluation = run_job(request, events, out, resume, cache_limit, gates, report)
         events.emit_finished()
         show_evaluation(evaluation, json_output)
         if profile:
             show_profile(spent, json_output)
         events.emit_note(f"student: {run.student}")
-        check_gates(evaluation, min_score, min_retention)
+        check_gates(evaluation)
 
 
 def show_plan(plan: object, json_output: bool) -> None:
@@ -164,35 +163,3 @@ def show_plan(plan: object, json_output: bool) -> None:
     else:
         console = results()
         show(console, *plan_view(plan, console.width))
-
-
-def show_evaluation(evaluation: Evaluation, json_output: bool) -> None:
-    """The scores as a table, or as JSON."""
-    from kdcli.cli.rendering import evaluation_view, show
-
-    if json_output:
-        print_document(evaluation.model_dump_json(indent=2))
-    else:
-        show(results(), *evaluation_view(evaluation))
-
-
-def check_gates(evaluation: Evaluation, min_score: float | None, min_retention: float | None) -> None:
-    """Hold the student against the gates that were asked for.
-
-    Raises:
-        GateError: with one sentence per gate that is not met.
-    """
-    from kdcli.errors import GateError, Problem, RequestError
-
-    student = evaluation.student
-    score = student.scores[evaluation.metric]
-    broken = []
-    if min_score is not None and score < min_score:
-        broken.append(f"--min-score {min_score}: the student's {evaluation.metric} is {score:.4f}")
-    if min_retention is not None:
-        if student.retention is None:
-            raise RequestError(Problem("--min-retention", "needs a teacher to compare with"))
-        if student.retention < min_retention:
-            broken.append(f"--min-retention {min_retention}: the student keeps {student.retention:.4f} of the best teacher")
-    if broken:
-        raise GateError("\n".join(broken))

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdcli.cli import options
-from kdcli.cli.distill import check_gates, show_evaluation
-from kdcli.cli.session import session
+from kdcli.cli.session import print_document, results, session
+
+if TYPE_CHECKING:
+    from kdcli.evaluation.document import Evaluation
 
 EXAMPLES = """Examples:
 
   kdcli evaluate
 
-  kdcli evaluate runs/latest --split test --min-retention 0.98 --json
+  kdcli evaluate runs/latest --split test --min-retention 0.98:bound --max-ece 0.05 --junit gates.xml
+
+  kdcli evaluate seeds/mt-bert seeds/kdcli --out comparison
+
+  kdcli evaluate ./model.onnx old=predictions.csv --teachers ./my-bert --data train.csv --test test.csv
 """
 
 
@@ -28,10 +34,23 @@ class Split(StrEnum):
 
 
 def evaluate(
-    target: Annotated[
-        Path | None, typer.Argument(help="A run or a checkpoint folder. Default: the latest run.", show_default=False)
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Runs, folders of runs (seeds of one recipe are recognised), checkpoints, ONNX files, or tables with a column "
+            "of predicted classes; each perhaps as name=path. Default: the latest run.",
+            show_default=False,
+        ),
     ] = None,
     split: Annotated[Split | None, typer.Option("--split", help="Default: test where there is one, else dev.")] = None,
+    teachers: Annotated[
+        str | None,
+        typer.Option("--teachers", help="Models to hold the others against, comma-separated; a run's own are known."),
+    ] = None,
+    suggest_map: Annotated[
+        Path | None,
+        typer.Option("--suggest-map", metavar="FILE", help="Write the run's recipe with the layer maps that would fit best."),
+    ] = None,
     task: options.Task = None,
     data: options.Data = None,
     eval: options.Eval = None,
@@ -42,27 +61,97 @@ def evaluate(
     metric: options.Metric = None,
     max_length: options.MaxLength = None,
     device: options.DeviceOption = options.Device.auto,
-    min_retention: Annotated[
-        float | None,
-        typer.Option("--min-retention", help="Exit 1 below this share of the best teacher's score.", rich_help_panel="Gates"),
+    min_score: options.MinScore = None,
+    min_retention: options.MinRetention = None,
+    max_drop: options.MaxDrop = None,
+    max_ece: options.MaxEce = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option("--junit", metavar="FILE", help="Write the gates as JUnit XML.", rich_help_panel="Run and output"),
     ] = None,
-    min_score: Annotated[
-        float | None, typer.Option("--min-score", help="Exit 1 below this score.", rich_help_panel="Gates")
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for the document, the report and the tables. Default: the run's, where one run is scored on its data.",
+            rich_help_panel="Run and output",
+        ),
     ] = None,
+    report: options.ReportFlag = True,
     json_output: options.Json = False,
+    json_schema: Annotated[
+        bool, typer.Option("--json-schema", help="Print the JSON Schema of --json and stop.", rich_help_panel="Run and output")
+    ] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Score the student and every teacher on the same rows."""
+    """Score models side by side on the same rows, and say what their differences are worth."""
     with session(quiet) as events:
+        if json_schema:
+            print_document(schema())
+            return
         from kdcli.data.sources import DataRequest
+        from kdcli.evaluation.junit import junit as as_junit
+        from kdcli.files import write_text
         from kdcli.jobs.evaluate import EvaluateRequest
         from kdcli.jobs.evaluate import evaluate as run_job
 
-        given = DataRequest(
-            task=task, data=data, eval=eval, test=test, text_column=text_column,
-            text_pair_column=text_pair_column, label_column=label_column, metric=metric,
+        done = run_job(
+            EvaluateRequest(
+                targets=tuple(targets or ()),
+                teachers=teachers,
+                data=DataRequest(
+                    task=task, data=data, eval=eval, test=test, text_column=text_column,
+                    text_pair_column=text_pair_column, label_column=label_column, metric=metric,
+                ),
+                split=split.value if split else None,
+                max_length=max_length,
+                device=device.value,
+                gates=options.gates(
+                    min_score=min_score, min_retention=min_retention, max_drop=max_drop, max_ece=max_ece
+                ),
+                out=out,
+                report=report,
+                suggest_map=suggest_map,
+            ),
+            events,
         )  # fmt: skip
-        evaluation = run_job(EvaluateRequest(target, given, split.value if split else None, max_length, device.value), events)
+        if junit is not None:
+            write_text(junit, as_junit(done.evaluation))
         events.emit_finished()
-        show_evaluation(evaluation, json_output)
-        check_gates(evaluation, min_score, min_retention)
+        show_evaluation(done.evaluation, json_output)
+        check_gates(done.evaluation)
+
+
+def schema() -> str:
+    """The JSON Schema of an evaluation."""
+    import json
+
+    from kdcli.evaluation.document import Evaluation
+
+    return json.dumps(Evaluation.model_json_schema(mode="serialization"), indent=2)
+
+
+def show_evaluation(evaluation: Evaluation, json_output: bool) -> None:
+    """The scores as tables, or as JSON."""
+    from kdcli.cli.evaluation_view import evaluation_view
+    from kdcli.cli.rendering import show
+    from kdcli.files import json_text
+
+    if json_output:
+        print_document(json_text(evaluation.model_dump(mode="json")))
+    else:
+        console = results()
+        show(console, *evaluation_view(evaluation, console.width))
+
+
+def check_gates(evaluation: Evaluation) -> None:
+    """Fail if a gate does not hold.
+
+    Raises:
+        GateError: with one sentence per broken gate.
+    """
+    from kdcli.errors import GateError
+
+    broken = [gate.sentence for gate in evaluation.gates if not gate.passed]
+    if broken:
+        raise GateError("\n".join(broken))

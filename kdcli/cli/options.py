@@ -11,9 +11,10 @@ import typer
 
 if TYPE_CHECKING:
     from kdcli.data.sources import DataRequest
+    from kdcli.evaluation.gates import Gate
     from kdcli.recipe.document import Override
 
-_DATA, _TRAINING, _OUTPUT = "Data", "Training", "Run and output"
+_DATA, _TRAINING, _OUTPUT, _GATES = "Data", "Training", "Run and output", "Gates"
 
 
 class Device(StrEnum):
@@ -72,7 +73,9 @@ LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column 
 Metric = Annotated[
     str | None,
     typer.Option(
-        "--metric", help="accuracy, f1, macro-f1, weighted-f1 or matthews. Default: the task's.", rich_help_panel=_DATA
+        "--metric",
+        help="accuracy, f1, macro-f1, weighted-f1, matthews, pearson or spearman. Default: the task's.",
+        rich_help_panel=_DATA,
     ),
 ]
 TrainRows = Annotated[
@@ -137,6 +140,39 @@ ShowProfile = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.", rich_help_panel=_OUTPUT)
 ]
+MinScore = Annotated[
+    str | None,
+    typer.Option(
+        "--min-score",
+        metavar="LIMIT",
+        help="Exit 1 below this score: 0.9 or 90%. With :bound behind it (as in all gates) the unfavourable end of the 95 % "
+        "interval has to keep to it: 0.9:bound.",
+        rich_help_panel=_GATES,
+    ),
+]
+MinRetention = Annotated[
+    str | None,
+    typer.Option(
+        "--min-retention", metavar="LIMIT", help="Exit 1 below this share of the best teacher's score.", rich_help_panel=_GATES
+    ),
+]
+MaxDrop = Annotated[
+    str | None,
+    typer.Option(
+        "--max-drop",
+        metavar="POINTS",
+        help="Exit 1 if it scores so many points below the best teacher.",
+        rich_help_panel=_GATES,
+    ),
+]
+MaxEce = Annotated[
+    str | None,
+    typer.Option("--max-ece", metavar="LIMIT", help="Exit 1 above this expected calibration error.", rich_help_panel=_GATES),
+]
+ReportFlag = Annotated[
+    bool,
+    typer.Option("--report/--no-report", help="Write report.html, its pictures and CSV tables.", rich_help_panel=_OUTPUT),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.", rich_help_panel=_OUTPUT)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; results and errors only.", rich_help_panel=_OUTPUT)]
 
@@ -196,6 +232,18 @@ def overrides(set_values: list[str] | None, flags: dict[str, tuple[tuple[Any, ..
         if value is not None
     ]
     return (*short, *(Override.parse(text) for text in set_values or []))
+
+
+def gates(*, min_score: str | None, min_retention: str | None, max_drop: str | None, max_ece: str | None) -> tuple[Gate, ...]:
+    """The gates that were asked for.
+
+    Raises:
+        RequestError: with every limit that cannot be read.
+    """
+    from kdcli.evaluation.gates import parse_gates
+
+    given = {"min-score": min_score, "min-retention": min_retention, "max-drop": max_drop, "max-ece": max_ece}
+    return tuple(parse_gates(given))
 
 
 def byte_size(text: str, flag: str) -> int:

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from kdcli.evaluation.comparison import Evaluation, ModelScore
-
-
 _WIDE = 110
+_GAP = 2
 
 
 def show(console: Console, *parts: RenderableType) -> None:
     """Print the parts one below the other."""
     console.print(Group(*parts))
-
-
-def evaluation_view(evaluation: Evaluation) -> list[RenderableType]:
-    """What was scored, then one row per model: score, share of the best teacher's, parameters."""
-    title = f"{evaluation.task}, {evaluation.split} split, {evaluation.rows} rows"
-    table = plain_table()
-    table.add_column("model")
-    table.add_column(evaluation.metric, justify="right")
-    for metric in _other_metrics(evaluation):
-        table.add_column(metric, justify="right")
-    table.add_column("of best\nteacher", justify="right")
-    table.add_column("params", justify="right")
-    for model in evaluation.models:
-        style = "bold green" if model.role == "student" else "dim" if model.role == "majority" else ""
-        values = [f"{model.scores[metric]:.4f}" for metric in [evaluation.metric, *_other_metrics(evaluation)]]
-        kept = "" if model.retention is None else f"{model.retention:.1%}"
-        table.add_row(escape(_label(model)), *values, kept, size_text(model.parameters), style=style)
-    return [title_line(title), table]
 
 
 def recipe_table(recipes: Mapping[str, Any], default: str, width: int) -> Table:
@@ -55,6 +36,48 @@ def recipe_table(recipes: Mapping[str, Any], default: str, width: int) -> Table:
     return table
 
 
+@dataclass(frozen=True)
+class Column:
+    """Its cells, and its importance: where room is short the lowest goes first; None never goes."""
+
+    name: str
+    cells: list[str]
+    importance: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Cells of the terminal that it needs."""
+        return max(cell_len(text) for text in (self.name, *self.cells))
+
+
+def without_room(columns: Sequence[Column], width: int) -> list[Column]:
+    """Those that have to go where a table may be so wide, least important first."""
+    needed = sum(column.width + _GAP for column in columns) - _GAP
+    gone = []
+    for column in sorted((one for one in columns if one.importance is not None), key=lambda one: one.importance or 0):
+        if needed <= width:
+            break
+        gone.append(column)
+        needed -= column.width + _GAP
+    return gone
+
+
+def column_table(columns: Sequence[Column], names: Collection[str], styles: Mapping[str, str]) -> Table:
+    """A table of columns: those called ``names`` are wrapped where they must be, figures never.
+
+    ``styles`` are those of rows, by what stands in their first cell.
+    """
+    table = plain_table()
+    for column in columns:
+        if column.name in names:
+            table.add_column(column.name, overflow="fold")
+        else:
+            table.add_column(column.name, justify="right", no_wrap=True)
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*map(escape, cells), style=styles.get(cells[0], ""))
+    return table
+
+
 def plain_table() -> Table:
     """A table without lines."""
     return Table(box=None, pad_edge=False, header_style="bold")
@@ -63,16 +86,6 @@ def plain_table() -> Table:
 def title_line(text: str) -> Text:
     """What stands above a table."""
     return Text(text, style="italic")
-
-
-def _other_metrics(evaluation: Evaluation) -> list[str]:
-    """A second metric where it says something else."""
-    second = "accuracy" if evaluation.metric != "accuracy" else "macro-f1"
-    return [second] if second in evaluation.models[0].scores else []
-
-
-def _label(model: ModelScore) -> str:
-    return f"teacher {model.name}" if model.role == "teacher" else model.name
 
 
 def size_text(parameters: int | None) -> str:

@@ -239,8 +239,8 @@ def _build(name: str, tables: Mapping[str, _Table], labels: dict[str, str] | Non
 def _sorted_labels(table: _Table) -> list[str]:
     assert table.label is not None
     values = set(table.columns.cells[table.label])
-    whole = all(re.fullmatch(r"-?\d+", value) for value in values)
-    return sorted(values, key=int) if whole else sorted(values)
+    numbers = all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in values)
+    return sorted(values, key=lambda value: (float(value), value)) if numbers else sorted(values)
 
 
 def _split(table: _Table, classes: Mapping[str, int], known: list[str]) -> Split:

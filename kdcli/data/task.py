@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 TRAIN, DEV, TEST, UNLABELLED = "train", "dev", "test", "unlabelled"
 NO_LABEL = -1
-METRICS = ("accuracy", "f1", "macro-f1", "weighted-f1", "matthews")
+METRICS = ("accuracy", "f1", "macro-f1", "weighted-f1", "matthews", "pearson", "spearman")
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcli.evaluation.metrics import Classes
+from kdcli.evaluation.power import LEVEL
 from kdcli.evaluation.resampling import Floats, check_lengths
 
 BINS = 15
+_TIMES = 1000
+_AT_ONCE = 2_000_000
 COLDEST, HOTTEST = 0.05, 20.0
 
 
@@ -39,6 +42,7 @@ class Calibration:
 
     Attributes:
         ece: expected calibration error, as a fraction (:func:`expected_calibration_error`).
+        ece_high: what it is at most on all texts that there are, with 97.5 % confidence (:func:`ece_upper`).
         nll: negative log-likelihood of the labels, in nats per sample.
         bins: of the reliability diagram, from the least confident to the most.
         temperature: what the logits should be divided by; above 1 the model is too sure of itself.
@@ -47,6 +51,7 @@ class Calibration:
     """
 
     ece: float
+    ece_high: float
     nll: float
     bins: tuple[Bin, ...]
     temperature: float
@@ -67,6 +72,7 @@ def calibrate(logits: NDArray[np.float32], labels: Classes) -> Calibration:
     cooled = logits / temperature
     return Calibration(
         ece=expected_calibration_error(reliability(logits, labels)),
+        ece_high=ece_upper(logits, labels),
         nll=negative_log_likelihood(logits, labels),
         bins=reliability(logits, labels),
         temperature=temperature,
@@ -77,10 +83,8 @@ def calibrate(logits: NDArray[np.float32], labels: Classes) -> Calibration:
 
 def reliability(logits: NDArray[np.float32], labels: Classes, bins: int = BINS) -> tuple[Bin, ...]:
     """Bins of equal width by the probability of the predicted class. Shapes: logits [n, C], labels [n]."""
-    confidence = np.exp(_log_probabilities(logits)).max(-1)
-    right = logits.argmax(-1) == labels
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.searchsorted(edges[1:-1], confidence)
+    confidence, right = _answered(logits, labels)
+    place, edges = _bin_of(confidence, bins), _edges(bins)
     return tuple(
         _bin(edges[index], edges[index + 1], confidence[place == index], right[place == index]) for index in range(bins)
     )
@@ -97,6 +101,32 @@ def expected_calibration_error(bins: tuple[Bin, ...]) -> float:
         for each in bins
         if each.accuracy is not None and each.confidence is not None
     )
+
+
+def ece_upper(logits: NDArray[np.float32], labels: Classes, seed: int = 0) -> float:
+    """Upper 97.5 % bound of the expected calibration error, by the percentile bootstrap over samples, as a fraction.
+
+    On the safe side: noise within the bins makes the error of a sample larger than that of all texts, and the error of a
+    resample larger again, so that the bound holds more often than it says, the more so the fewer samples there are.
+
+    Shapes: logits [n, C], labels [n].
+
+    Raises:
+        RequestError: not as many logits as labels, or none.
+    """
+    check_lengths(labels, logits.argmax(-1))
+    confidence, right = _answered(logits, labels)
+    place, gap, samples = _bin_of(confidence, BINS), right - confidence, len(labels)
+    generator = np.random.default_rng(seed)
+    rows = max(1, min(_TIMES, _AT_ONCE // samples))  # so many resamples fit into memory together
+    errors: list[Floats] = []
+    for first in range(0, _TIMES, rows):
+        count = min(rows, _TIMES - first)
+        drawn = generator.integers(samples, size=(count, samples))
+        cells = place[drawn] + BINS * np.arange(count)[:, None]
+        gaps = np.bincount(cells.ravel(), gap[drawn].ravel(), BINS * count).reshape(count, BINS)
+        errors.append(np.abs(gaps).sum(-1) / samples)
+    return float(np.quantile(np.concatenate(errors), 1 - LEVEL / 2))
 
 
 def negative_log_likelihood(logits: NDArray[np.float32], labels: Classes) -> float:
@@ -118,6 +148,19 @@ def best_temperature(logits: NDArray[np.float32], labels: Classes) -> float:
         method="bounded",
     )
     return float(np.exp(found.x))
+
+
+def _answered(logits: NDArray[np.float32], labels: Classes) -> tuple[Floats, NDArray[np.bool_]]:
+    """Probability of the predicted class, and whether it is the right one; [n] each."""
+    return np.exp(_log_probabilities(logits)).max(-1), np.asarray(logits.argmax(-1) == labels)
+
+
+def _edges(bins: int) -> Floats:
+    return np.linspace(0.0, 1.0, bins + 1)
+
+
+def _bin_of(confidence: Floats, bins: int) -> NDArray[np.int64]:
+    return np.asarray(np.searchsorted(_edges(bins)[1:-1], confidence))
 
 
 def _bin(low: float, high: float, confidence: Floats, right: NDArray[np.bool_]) -> Bin:

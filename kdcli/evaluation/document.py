@@ -38,6 +38,21 @@ class Retention(_Part):
     high: float
 
 
+class Drop(_Part):
+    """By how much a model scores below another one.
+
+    Attributes:
+        of: name of the other model.
+        value: their score minus ours, as a fraction; negative where ours is higher.
+        low, high: 95 % interval over samples, by the paired bootstrap; the other model stays the same one.
+    """
+
+    of: str
+    value: float
+    low: float
+    high: float
+
+
 class ClassScore(_Part):
     """How a model does on one class.
 
@@ -73,6 +88,7 @@ class ModelScore(_Part):
         bytes: of its weights as they lie on the disk.
         retention: of the best teacher's score (of the same run).
         retention_of_ensemble: of the ensemble's.
+        drop: below the best teacher.
         calibration: where there are logits.
         classes: per class, in the task's order.
         confusion: counts; a row for each gold class, in it a column for each answer.
@@ -89,6 +105,7 @@ class ModelScore(_Part):
     bytes: int | None = None
     retention: Retention | None = None
     retention_of_ensemble: Retention | None = None
+    drop: Drop | None = None
     calibration: Calibration | None = None
     classes: list[ClassScore] = []
     confusion: list[list[int]] = []
@@ -163,7 +180,7 @@ class Evaluation(_Part):
         metric: the metric that decides.
         models: the best student first, then what it is compared with.
         differences: of pairs of models, on the same samples.
-        agreements: of each student with its best teacher (and each teacher, when one run is evaluated).
+        agreements: of each model that is judged with its best teacher; with each of them where it is judged alone.
         recipes: runs that differ in their seed alone, the best mean first.
         recipe_differences: of pairs of recipes, over their seeds.
         gates: what was asked for, and whether it holds.
@@ -197,8 +214,8 @@ class Evaluation(_Part):
 
     @property
     def judged(self) -> list[ModelScore]:
-        """The models that the evaluation is about, and that gates hold for: the students, or without any the models named."""
-        return self.of("student") or self.of("model")
+        """Whom the evaluation is about, and whom gates hold for: students; without any, models named; else teachers."""
+        return self.of("student") or self.of("model") or self.of("teacher")
 
     @property
     def best_teacher(self) -> ModelScore | None:

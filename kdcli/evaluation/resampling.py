@@ -14,6 +14,36 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Answers:
+    """A model's answers to samples, counted: K combinations of label and answer occur.
+
+    Attributes:
+        labels: gold class of each combination [K].
+        given: what the model answers [K].
+        counts: how many samples are of that combination [K].
+    """
+
+    labels: Classes
+    given: Classes
+    counts: Classes
+
+    @classmethod
+    def of(cls, predictions: Classes, labels: Classes) -> Answers:
+        """Count predicted classes and gold classes, [n] each.
+
+        Raises:
+            RequestError: not as many predictions as labels, or none.
+        """
+        check_lengths(labels, predictions)
+        (gold, given), counts = _counted(labels, predictions)
+        return cls(gold, given, counts)
+
+    def resampled(self, metric: str, times: int, generator: np.random.Generator) -> Floats:
+        """The score on ``times`` bootstrap resamples, each n samples drawn with replacement; [times]."""
+        return scores_of_counts(metric, _drawn(self.counts, times, generator), self.given, self.labels)
+
+
+@dataclass(frozen=True)
 class Pairs:
     """Two models' answers to the same samples, counted: K combinations of label, our answer and theirs occur.
 
@@ -37,8 +67,8 @@ class Pairs:
             RequestError: not as many predictions as labels, or none.
         """
         check_lengths(labels, ours, theirs)
-        kinds, counts = np.unique(np.stack([labels, ours, theirs]), axis=1, return_counts=True)
-        return cls(kinds[0], kinds[1], kinds[2], counts)
+        (gold, one, other), counts = _counted(labels, ours, theirs)
+        return cls(gold, one, other, counts)
 
     @property
     def samples(self) -> int:
@@ -51,7 +81,12 @@ class Pairs:
 
     def resampled(self, metric: str, times: int, generator: np.random.Generator) -> Floats:
         """The difference on ``times`` bootstrap resamples, each n samples drawn with replacement; [times]."""
-        return self._differences(metric, generator.multinomial(self.samples, self.counts / self.samples, size=times))
+        ours, theirs = self.both_resampled(metric, times, generator)
+        return ours - theirs
+
+    def both_resampled(self, metric: str, times: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
+        """Our score and theirs on the same ``times`` bootstrap resamples; [times] each."""
+        return self._both(metric, _drawn(self.counts, times, generator))
 
     def swapped(self, metric: str, times: int, generator: np.random.Generator) -> Floats:
         """The difference after the two answers to each sample were exchanged by the toss of a coin; [times]."""
@@ -66,9 +101,12 @@ class Pairs:
         return both_ways._differences(metric, counts)
 
     def _differences(self, metric: str, counts: Classes) -> Floats:
-        return scores_of_counts(metric, counts, self.ours, self.labels) - scores_of_counts(
-            metric, counts, self.theirs, self.labels
-        )
+        ours, theirs = self._both(metric, counts)
+        return ours - theirs
+
+    def _both(self, metric: str, counts: Classes) -> tuple[Floats, Floats]:
+        ours, theirs = (scores_of_counts(metric, counts, answers, self.labels) for answers in (self.ours, self.theirs))
+        return ours, theirs
 
 
 def scores_of_counts(metric: str, counts: Classes, answers: Classes, labels: Classes) -> Floats:
@@ -91,6 +129,11 @@ def scores_of_counts(metric: str, counts: Classes, answers: Classes, labels: Cla
         covariance = hits.sum(-1) * total - (given * present).sum(-1)
         spread = np.sqrt((total**2 - (given**2).sum(-1)) * (total**2 - (present**2).sum(-1)))
         return _ratio(covariance, spread)
+    if metric in ("pearson", "spearman"):
+        place = _centred_values if metric == "pearson" else _centred_ranks
+        ours, gold = place(given, classes), place(present, classes)  # [R, C]
+        together = weights * ours[:, np.searchsorted(classes, answers)] * gold[:, np.searchsorted(classes, labels)]
+        return _ratio(together.sum(-1), np.sqrt((given * ours**2).sum(-1) * (present * gold**2).sum(-1)))
     f1 = _ratio(2 * hits, given + present)
     if metric == "f1":
         return np.asarray(f1[:, classes == 1].sum(-1))
@@ -110,6 +153,32 @@ def check_lengths(labels: Classes, *answers: Classes) -> None:
             raise RequestError(
                 Problem("the predictions", "do not belong to the labels", expected, f"{len(predictions)} predictions")
             )
+
+
+def _counted(*columns: Classes) -> tuple[Classes, Classes]:
+    """The combinations of classes that occur, [columns, K], in rising order, and how often each does, [K]."""
+    size = int(max(column.max() for column in columns)) + 1
+    codes = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        codes = codes * size + column
+    kinds, counts = np.unique(codes, return_counts=True)
+    return np.stack(np.unravel_index(kinds, (size,) * len(columns))), counts
+
+
+def _drawn(counts: Classes, times: int, generator: np.random.Generator) -> Classes:
+    """How often each combination occurs in bootstrap resamples of the samples so counted; [times, K]."""
+    samples = counts.sum()
+    return np.asarray(generator.multinomial(samples, counts / samples, size=times))
+
+
+def _centred_values(counts: Floats, classes: Classes) -> Floats:
+    """How far each class lies above the mean of its set, times the number of samples so that it stays whole; [R, C]."""
+    return np.asarray(classes * counts.sum(-1, keepdims=True) - (counts * classes).sum(-1, keepdims=True))
+
+
+def _centred_ranks(counts: Floats, _: Classes) -> Floats:
+    """How far the mid-rank of each class lies above the middle of its set, twice, so that it is whole; [R, C]."""
+    return np.asarray(2 * counts.cumsum(-1) - counts - counts.sum(-1, keepdims=True))
 
 
 def _per_class(weights: Floats, values: Classes, classes: Classes) -> Floats:

@@ -1,65 +1,289 @@
-"""The model card in the student's folder."""
+"""The model card in the student's folder: what it is, what it was made from, and what was measured of it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
 from kdcli import __version__
-from kdcli.evaluation.comparison import Evaluation
-from kdcli.plan.plan import Plan
+from kdcli.data.task import DEV
+from kdcli.evaluation.document import AgreementTable, Evaluation, ModelScore, Retention
+from kdcli.evaluation.power import LEVEL
+from kdcli.plan.plan import DISTILL, Plan, StagePlan, TeacherPlan
+from kdcli.plan.request import TrainRequest
+from kdcli.plan.resolve import asks_teachers
+from kdcli.recipe.schema import Schedule
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+_HUB_METRICS: dict[str, tuple[str, dict[str, Any]]] = {
+    "accuracy": ("accuracy", {}),
+    "f1": ("f1", {}),
+    "macro-f1": ("f1", {"average": "macro"}),
+    "weighted-f1": ("f1", {"average": "weighted"}),
+    "matthews": ("matthews_correlation", {}),
+    "pearson": ("pearsonr", {}),
+    "spearman": ("spearmanr", {}),
+}
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_MOST_SLICES = 5
 
 
-def model_card(plan: Plan, evaluation: Evaluation) -> str:
-    """README.md of a student: what it is, what it was made from, what it scores, how it is used."""
+def model_card(plan: Plan, evaluations: Sequence[Evaluation]) -> str:
+    """README.md of a student, with the Hub's metadata block; it says nothing that was not measured.
+
+    Args:
+        plan: of a distillation.
+        evaluations: of the run's own student, one for each split that was scored.
+    """
+    sections = {
+        "": _what_it_is(plan),
+        "Teachers": _teachers(plan),
+        "Recipe": _recipe(plan),
+        "Scores": "\n\n".join(_scores(evaluation) for evaluation in evaluations) or "None were measured.",
+        "Data": _data(plan),
+        "Use": _use(plan),
+        "Limits": "\n".join(f"- {limit}" for limit in _limits(plan, evaluations)),
+    }
+    text = "\n\n".join(f"## {title}\n\n{section}" if title else section for title, section in sections.items())
+    return f"---\n{_metadata(plan, evaluations)}\n---\n\n{text}\n"
+
+
+def _metadata(plan: Plan, evaluations: Sequence[Evaluation]) -> str:
+    """The block that the Hub reads, as YAML."""
+    from huggingface_hub import ModelCardData
+
     student = plan.student_or_fail
-    recipe = plan.recipe
-    teachers = "\n".join(
-        f"- `{teacher.name}`: {teacher.model_type}, {teacher.layers} layers of width {teacher.width}, from "
-        f"`{teacher.reference}` ({_kind(teacher.kind)})"
-        for teacher in plan.teachers
+    results = [result for evaluation in evaluations for result in _results(evaluation)]
+    bases = [teacher.reference for teacher in _taking_part(plan) if _is_on_hub(teacher)]
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        tags=["knowledge-distillation", "kdcli"],
+        base_model=bases or None,
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
+        model_name=f"{_slug(plan.task.name)}-{student.layers}-layer-{student.model_type}" if results else None,
+        eval_results=results or None,
     )
-    rows = "\n".join(
-        f"| {model.name} | {model.parameters / 1e6:.1f}M | {model.scores[evaluation.metric]:.4f} | "
-        f"{'' if model.retention is None else f'{model.retention:.1%}'} |"
-        if model.parameters is not None
-        else f"| {model.name} | | {model.scores[evaluation.metric]:.4f} | |"
-        for model in evaluation.models
+    return data.to_yaml()
+
+
+def _results(evaluation: Evaluation) -> Iterator[EvalResult]:
+    """The student's scores, as the Hub notes them."""
+    from huggingface_hub import EvalResult
+
+    for student in evaluation.of("student")[:1]:
+        for metric, value in student.scores.items():
+            kind, more = _HUB_METRICS[metric]
+            interval = {"interval_95": [float(end) for end in student.interval]} if metric == evaluation.metric else {}
+            yield EvalResult(
+                task_type="text-classification",
+                task_name="Text Classification",
+                dataset_type=_slug(evaluation.task),
+                dataset_name=evaluation.task,
+                dataset_split=evaluation.split,
+                dataset_args={"rows": evaluation.rows, "fingerprint": evaluation.fingerprint},
+                metric_type=kind,
+                metric_name=metric,
+                metric_value=float(value),
+                metric_args={**more, **interval} or None,
+            )
+
+
+def _what_it_is(plan: Plan) -> str:
+    student = plan.student_or_fail
+    made = "Distilled" if plan.recipe.needs_teachers() else "Trained on labels alone"
+    if student.source in plan.teacher_names:
+        state = "after co-finetuning" if student.weights == "finetuned" else "as it was given"
+        layers = ", ".join(str(layer) for layer in student.copied_layers)
+        begin = f"It began as embeddings and layers {layers} of teacher {student.source}, {state}."
+    elif student.copied_layers:
+        begin = "It began as a checkpoint of its own."
+    else:
+        begin = "It began with random weights."
+    return f"""# {student.layers}-layer {student.model_type} student for {_plain(plan.task.name)}
+
+{made} with kdcli {__version__}, recipe `{plan.recipe.name}`, seed {plan.request["seed"]}. {begin}
+{student.layers} layers, width {student.width}, {student.heads} attention heads, {_millions(student.parameters)} parameters."""
+
+
+def _teachers(plan: Plan) -> str:
+    rows = [
+        [
+            _plain(teacher.name),
+            teacher.model_type,
+            str(teacher.layers),
+            str(teacher.width),
+            _millions(teacher.parameters),
+            f"[{teacher.reference}](https://huggingface.co/{teacher.reference})" if _is_on_hub(teacher) else "",
+            _KINDS[teacher.kind],
+        ]
+        for teacher in _taking_part(plan)
+    ]
+    if not rows:
+        return "None."
+    return _table(["teacher", "architecture", "layers", "width", "parameters", "from", "how it learned the task"], rows)
+
+
+_KINDS = {
+    "cofinetune": "co-finetuned in the same run",
+    "cofinetuned": "co-finetuned before",
+    "finetuned": "fine-tuned before",
+    "assistant": "distilled in the same run, on the way to the student",
+}
+
+
+def _recipe(plan: Plan) -> str:
+    recipe, training = plan.recipe, plan.recipe.training
+    paper = f" ({_plain(recipe.paper)})" if recipe.paper else ""
+    about = f": {_plain(recipe.summary)}" if recipe.summary else ""
+    overrides = TrainRequest.model_validate(plan.request).overrides
+    changes = [f"`{'.'.join(str(key) for key in each.path)}={each.value}`" for each in overrides]
+    changed = f"\n\nWith other values than the recipe has: {', '.join(changes)}." if changes else ""
+    stages = _table(
+        ["training", "stage", "epochs", "losses"],
+        [[stage.phase, stage.name, f"{stage.epochs:g}", _losses(stage)] for stage in plan.stages],
     )
-    paper = f" ({recipe.paper})" if recipe.paper else ""
-    return f"""---
-library_name: transformers
-pipeline_tag: text-classification
-tags: [knowledge-distillation, kdcli]
----
+    return (
+        f"`{recipe.name}`{about}{paper}.{changed}\n\n{stages}\n\nIn batches of {training.batch_size}, {plan.precision}, "
+        f"on {plan.device}."
+    )
 
-# {student.layers}-layer {student.model_type} student for {evaluation.task}
 
-Distilled with kdcli {__version__}, recipe `{recipe.name}`{paper}, seed {plan.request["seed"]}.
-{student.layers} layers, width {student.width}, {student.heads} attention heads, {student.parameters / 1e6:.1f}M parameters.
+def _losses(stage: StagePlan) -> str:
+    return ", ".join(f"{term.loss.label} × {_weight(term.loss.weight)}" for term in stage.terms)
 
-## Teachers
 
-{teachers}
+def _weight(weight: float | Schedule) -> str:
+    return f"({weight.start:g} → {weight.to:g})" if isinstance(weight, Schedule) else f"{weight:g}"
 
-## Scores
 
-{evaluation.metric} on the {evaluation.split} split of {evaluation.task} ({evaluation.rows} rows). The checkpoint was chosen on
-the dev split.
+def _scores(evaluation: Evaluation) -> str:
+    """One split: a table of all models, and what the student scores by the other metrics."""
+    shared = [model for model in evaluation.models if model.retention_of_ensemble is not None]
+    header = ["model", "parameters", evaluation.metric, "95 % interval", "of the best teacher"]
+    rows = [[*_row(model, evaluation.metric), _share(model.retention)] for model in evaluation.models]
+    if shared:
+        header.append("of the teachers together")
+        rows = [[*row, _share(model.retention_of_ensemble)] for row, model in zip(rows, evaluation.models, strict=True)]
+    others = [
+        f"{metric} {value:.4f}"
+        for student in evaluation.of("student")[:1]
+        for metric, value in student.scores.items()
+        if metric != evaluation.metric
+    ]
+    more = f"\n\nThe student by other metrics: {', '.join(others)}." if others else ""
+    return f"""### {evaluation.split} split
 
-| model | parameters | {evaluation.metric} | of the best teacher |
-|---|---|---|---|
-{rows}
+{evaluation.metric} on {evaluation.rows} rows of {_plain(evaluation.task)}, fingerprint `{evaluation.fingerprint or "unknown"}`.
+Intervals are over samples: what the same models may score on other texts of the same kind. Another seed is another model.
 
-## Use
+{_table(header, rows)}{more}"""
 
-```python
+
+def _row(model: ModelScore, metric: str) -> list[str]:
+    size = "" if model.parameters is None else _millions(model.parameters)
+    low, high = model.interval
+    return [_plain(model.name), size, f"{model.scores[metric]:.4f}", f"{low:.4f} to {high:.4f}"]
+
+
+def _share(kept: Retention | None) -> str:
+    return "" if kept is None else f"{kept.value:.1%} of {_plain(kept.of)} ({kept.low:.1%} to {kept.high:.1%})"
+
+
+def _data(plan: Plan) -> str:
+    rows = [[_plain(name), str(split.rows), f"`{split.fingerprint}`"] for name, split in plan.task.splits.items()]
+    return f"{_plain(plan.task.name)}, as it was when the plan was made:\n\n{_table(['split', 'rows', 'fingerprint'], rows)}"
+
+
+def _use(plan: Plan) -> str:
+    text = '{"text": "some text", "text_pair": "another text"}' if plan.task.pairs else '"some text"'
+    length = plan.recipe.training.max_length
+    return f"""```python
 from transformers import pipeline
 
 classify = pipeline("text-classification", "PATH OF THIS FOLDER")
-classify("some text", truncation=True, max_length={recipe.training.max_length})
+classify({text}, truncation=True, max_length={length})
 ```
 
-Classes, in output order: {", ".join(plan.task.labels)}. Texts were cut to {recipe.training.max_length} tokens in training.
-"""
+Classes, in output order: {_names(plan.task.labels)}."""
 
 
-def _kind(kind: str) -> str:
-    return {"cofinetune": "co-finetuned here", "cofinetuned": "co-finetuned before"}.get(kind, "fine-tuned before")
+def _limits(plan: Plan, evaluations: Sequence[Evaluation]) -> Iterator[str]:
+    splits = [evaluation.split for evaluation in evaluations]
+    yield f"Other languages, and texts of another kind than those of {_plain(plan.task.name)}, were not tested."
+    yield f"It answers every text with one of its {len(plan.task.labels)} classes, also where none fits."
+    yield f"Texts were cut to {plan.recipe.training.max_length} tokens in training; what comes behind has no influence."
+    chosen = "The checkpoint was chosen on the dev split"
+    if splits == [DEV]:
+        yield f"{chosen}, so that the scores above flatter it a little. No other split was scored."
+    else:
+        yield f"{chosen}" + (", so that its scores there flatter it a little." if DEV in splits else ".")
+    for evaluation in evaluations:
+        for student in evaluation.of("student")[:1]:
+            yield from _limits_seen(evaluation, student)
+    yield (
+        "The licences of the teachers and of the data go on to hold for this model. They were not looked up: whoever passes it "
+        "on has to."
+    )
+
+
+def _limits_seen(evaluation: Evaluation, student: ModelScore) -> Iterator[str]:
+    """What one split has shown of the student's weak sides."""
+    found, where = student.calibration, f"On the {evaluation.split} split"
+    if found is not None:
+        yield (
+            f"{where} its probability for its answer is off by {found.ece:.1%} on average (expected calibration error; at most "
+            f"{found.ece_high:.1%} with 97.5 % confidence). Divided by {found.temperature:.2f}, its logits fit that split best."
+        )
+    missing = [each.name for each in student.classes if each.rows == 0]
+    if missing:
+        yield f"{where} no sample is of class {_names(missing)}."
+    for table in evaluation.agreements:
+        if table.student == student.name:
+            yield from _slices(table, where)
+
+
+def _slices(table: AgreementTable, where: str) -> Iterator[str]:
+    worst = [each for each in table.slices if each.p_value <= LEVEL][:_MOST_SLICES]
+    if worst:
+        parts = [f"{each.kind} {_plain(each.name)} ({each.teacher:.1%} → {each.student:.1%})" for each in worst]
+        listed = "; ".join(parts)
+        yield f"{where} it loses more accuracy to {_plain(table.teacher)} than elsewhere (p ≤ {LEVEL}) in: {listed}."
+
+
+def _taking_part(plan: Plan) -> list[TeacherPlan]:
+    """Who teaches the student, or whose weights it began with."""
+    if asks_teachers(DISTILL, plan.recipe):
+        return plan.teachers
+    return [teacher for teacher in plan.teachers if teacher.name == plan.student_or_fail.source]
+
+
+def _is_on_hub(teacher: TeacherPlan) -> bool:
+    """Whether it was named by its Hub id, and not by a folder that looks like one."""
+    if teacher.kind == "assistant" or not _HUB_ID.fullmatch(teacher.reference):
+        return False
+    return not teacher.folder.replace("\\", "/").endswith(f"/{teacher.reference}")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(_plain(name) for name in names)
+
+
+def _plain(text: str) -> str:
+    """Text on one line that ends no cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.1f}M"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "task"

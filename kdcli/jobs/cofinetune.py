@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdcli.data.task import DEV
-from kdcli.engine.events import Events, WorkStarted
-from kdcli.engine.inference import EVALUATION_BATCH
+from kdcli.engine.events import Events
 from kdcli.errors import Problem, RequestError
-from kdcli.evaluation.comparison import Answer, Evaluation, compare_on
+from kdcli.evaluation.comparison import compare
+from kdcli.evaluation.document import Evaluation
 from kdcli.files import write_json
-from kdcli.jobs.opening import OpenRun, opened
+from kdcli.jobs.asking import Questions
+from kdcli.jobs.opening import opened
 from kdcli.jobs.run_folder import RunFolder
-from kdcli.jobs.teachers import answers_of, load_teachers, train_teachers, trained_folder
+from kdcli.jobs.teachers import train_teachers
 from kdcli.plan.request import TrainRequest
 
 
@@ -31,19 +32,8 @@ def cofinetune(
                 Problem("--teachers", "all of them are fine-tuned already", remedy="--set teachers.cofinetune.which=all")
             )
         train_teachers(open_run)
-        evaluation = _evaluate(open_run)
-        open_run.once(lambda: write_json(open_run.folder.evaluation, evaluation.model_dump()))
-        return open_run.folder, evaluation
-
-
-def _evaluate(open_run: OpenRun) -> Evaluation:
-    run, plan, task = open_run.folder, open_run.prepared.plan, open_run.prepared.task
-    open_run.events.emit(WorkStarted("scoring the teachers on dev"))
-    device = open_run.trainer.accelerator.device
-    length = plan.recipe.training.max_length
-    answers: list[Answer] = []
-    for teacher in load_teachers(plan, run):
-        folder = trained_folder(plan.teacher(teacher.name), run)
-        logits = answers_of(teacher, folder, task.dev, length, device, EVALUATION_BATCH)
-        answers.append((teacher.name, "teacher", logits, teacher.parameter_count))
-    return compare_on(task, DEV, answers)
+        run, plan, task = open_run.folder, open_run.prepared.plan, open_run.prepared.task
+        questions = Questions(task, DEV, open_run.trainer.accelerator.device, open_run.events)
+        evaluation = compare(task, DEV, questions.run_alone(run, plan))
+        open_run.once(lambda: write_json(run.evaluation, evaluation.model_dump(mode="json")))
+        return run, evaluation

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,17 +15,21 @@ from numpy.typing import NDArray
 
 from kdcli.data.alignment import align
 from kdcli.data.batching import Samples
-from kdcli.data.task import DEV, Split, Task
+from kdcli.data.task import DEV, Split
 from kdcli.data.tokens import TokenView, tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
-from kdcli.engine.inference import EVALUATION_BATCH, predict
+from kdcli.engine.inference import EVALUATION_BATCH
 from kdcli.engine.phase import Asking, Phase, Stage
-from kdcli.evaluation.comparison import Answer, Evaluation, Role, compare_on
+from kdcli.errors import Problem, RequestError
+from kdcli.evaluation.comparison import Answer, compare
+from kdcli.evaluation.document import Evaluation
+from kdcli.evaluation.gates import Gate, with_gates
 from kdcli.evaluation.metrics import scores
-from kdcli.files import whole_folder, write_json, write_text
-from kdcli.jobs.card import model_card
+from kdcli.files import whole_folder
+from kdcli.jobs.asking import Questions
 from kdcli.jobs.economy import CACHE_LIMIT, teaching, train_sparingly
 from kdcli.jobs.opening import OpenRun, opened
+from kdcli.jobs.proof import write_proof
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.jobs.teachers import (
     answers_of,
@@ -41,7 +44,7 @@ from kdcli.jobs.teachers import (
 from kdcli.jobs.terms import make_stages
 from kdcli.losses.labels import HardLabelsTerm
 from kdcli.losses.projection import Projections
-from kdcli.models.loading import load_classifier, load_tokenizer
+from kdcli.models.loading import load_tokenizer
 from kdcli.models.student import (
     STUDENT,
     BuiltStudent,
@@ -66,10 +69,19 @@ def distill(
     out: Path | None = None,
     resume: bool = False,
     cache_limit: int = CACHE_LIMIT,
+    gates: Sequence[Gate] = (),
+    report: bool = False,
 ) -> tuple[RunFolder, Evaluation]:
     """Make a student and the proof of its worth; returns the run folder and the scores on dev.
 
-    What teachers say is kept in up to ``cache_limit`` bytes, beside what earlier runs have kept.
+    Args:
+        request: what was asked for; None with ``resume`` takes everything from the run.
+        events: who is told.
+        out: the run folder, or None for a new name (with ``resume``: for the latest run).
+        resume: go on with a run that is there.
+        cache_limit: what teachers say is kept in so many bytes, beside what earlier runs have kept.
+        gates: limits that the student is held against in the end.
+        report: write report and tables too.
 
     Raises:
         RequestError: the request is wrong; nothing was written.
@@ -79,6 +91,7 @@ def distill(
     with opened(request, out, resume, events, cache_limit) as open_run:
         plan, run = open_run.prepared.plan, open_run.folder
         teachers: list[Teacher] = []
+        _refuse_gates_without_teacher(gates, plan)
         if asks_teachers(DISTILL, plan.recipe):
             train_teachers(open_run)
             teachers = load_teachers(plan, run, plan.given_teachers)
@@ -92,9 +105,18 @@ def distill(
                 logits |= _teachers_on_dev(open_run, assistant)
                 teachers += assistant
         _train_baseline(open_run)
-        evaluation = _evaluate(open_run, teachers, logits)
-        open_run.once(lambda: _write_results(run, plan, evaluation))
+        task, device = open_run.prepared.task, open_run.trainer.accelerator.device
+        evaluation, answers = _evaluate(open_run, teachers, logits, gates)
+        for note in evaluation.notes:
+            open_run.events.emit(Note(note, warning=True))
+        open_run.once(lambda: write_proof(run, plan, task, evaluation, answers, device, events, report))
         return run, evaluation
+
+
+def _refuse_gates_without_teacher(gates: Sequence[Gate], plan: Plan) -> None:
+    for gate in gates:
+        if gate.needs_teacher and not asks_teachers(DISTILL, plan.recipe):
+            raise RequestError(Problem(f"--{gate.name}", "needs a teacher to compare with", found=f"recipe {plan.recipe.name}"))
 
 
 def _teachers_on_dev(open_run: OpenRun, teachers: Sequence[Teacher]) -> dict[str, Logits]:
@@ -128,7 +150,7 @@ def _train_hop(
     if folder.is_dir():
         return
     assert task.dev.labels is not None
-    ranking = {name: scores(values, task.dev.labels, len(task.labels))[task.metric] for name, values in dev_logits.items()}
+    ranking = {name: scores(values, task.dev.labels, task.labels)[task.metric] for name, values in dev_logits.items()}
     open_run.events.emit(WorkStarted("tokenising and aligning"))
     asked = [teacher for teacher in teachers if teacher.name in hop.teachers]
     train = _samples(plan, task.lessons, hop.student, [teacher.name for teacher in asked], unseen)
@@ -238,36 +260,12 @@ def _say_alignment(train: Samples, events: Events) -> None:
             events.emit(Note(f"{name} splits the text differently: {matched:.2%} of the student's tokens are aligned with it"))
 
 
-def _evaluate(open_run: OpenRun, teachers: Sequence[Teacher], teacher_logits: Mapping[str, Logits]) -> Evaluation:
+def _evaluate(
+    open_run: OpenRun, teachers: Sequence[Teacher], teacher_logits: Mapping[str, Logits], gates: Sequence[Gate]
+) -> tuple[Evaluation, list[Answer]]:
+    """All models of the run on the dev split; what the teachers have said of it is known already."""
     run, plan, task = open_run.folder, open_run.prepared.plan, open_run.prepared.task
-    open_run.events.emit(WorkStarted("scoring on the dev split"))
-    device = open_run.trainer.accelerator.device
-    answers: list[Answer] = []
-    for name, folder, role in students(run):
-        answers.append((name, role, *student_answers(folder, task, DEV, plan.recipe.training.max_length, device)))
-    answers += [(teacher.name, "teacher", teacher_logits[teacher.name], teacher.parameter_count) for teacher in teachers]
-    return compare_on(task, DEV, answers)
-
-
-def students(run: RunFolder) -> list[tuple[str, Path, Role]]:
-    """The trained students that a run holds: name, folder and role."""
-    known: list[tuple[str, Path, Role]] = [
-        ("student", run.student, "student"),
-        ("without teachers", run.baseline, "without-teachers"),
-    ]
-    return [row for row in known if row[1].is_dir()]
-
-
-def student_answers(folder: Path, task: Task, split: str, max_length: int, device: torch.device) -> tuple[Logits, int]:
-    """Logits [n, C] of a classification checkpoint on a split, and its parameter count."""
-    model: Any = load_classifier(folder).to(device).eval()
-    learner = StudentLearner(model)
-    view = tokenise(task.splits[split], load_tokenizer(folder), max_length)
-    samples = Samples(task.splits[split].labels, {STUDENT: view}, {}, leading=STUDENT)
-    logits = predict(learner, samples, EVALUATION_BATCH, device)[STUDENT]
-    return logits, sum(parameter.numel() for parameter in model.parameters())
-
-
-def _write_results(run: RunFolder, plan: Plan, evaluation: Evaluation) -> None:
-    write_json(run.evaluation, evaluation.model_dump())
-    write_text(run.student / "README.md", model_card(plan, evaluation))
+    questions = Questions(task, DEV, open_run.trainer.accelerator.device, open_run.events)
+    questions.know(run, plan, teacher_logits, {teacher.name: teacher.parameter_count for teacher in teachers})
+    answers = questions.run_alone(run, plan)
+    return with_gates(compare(task, DEV, answers), gates), answers

@@ -1,7 +1,11 @@
-"""``kdcli evaluate``: the student and every teacher of a run, or one checkpoint, on the same split."""
+"""``kdcli evaluate``: any number of models on the same split, with the proof of what they keep.
+
+Find what was named, read the data once, ask every model, compare, hold the gates, write what belongs into a run's folder.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -9,22 +13,21 @@ from typing import Literal
 from kdcli.data.sources import DataRequest
 from kdcli.data.task import DEV, TEST, Task
 from kdcli.engine.events import Events, Note, WorkStarted
-from kdcli.engine.inference import EVALUATION_BATCH
 from kdcli.errors import Problem, RequestError
-from kdcli.evaluation.comparison import Answer, Evaluation, compare_on
+from kdcli.evaluation.comparison import Answer, compare, labelled
+from kdcli.evaluation.document import Evaluation
+from kdcli.evaluation.gates import Gate, with_gates
 from kdcli.evaluation.metrics import check_metric
-from kdcli.files import write_json
-from kdcli.jobs.distill import student_answers, students
+from kdcli.files import write_text
+from kdcli.jobs.asking import Questions
+from kdcli.jobs.insides import measure_insides, suggested_recipe
 from kdcli.jobs.preparation import load_task_of
-from kdcli.jobs.run_folder import RunFolder, find_run
-from kdcli.jobs.teachers import answers_of, load_teachers, trained_folder
-from kdcli.models.checkpoints import Reference, describe
-from kdcli.models.loading import text_limit
+from kdcli.jobs.proof import write_comparison, write_proof
+from kdcli.jobs.run_folder import RunFolder
+from kdcli.jobs.targets import Target, find_targets, recipe_names, unlike
 from kdcli.plan.hardware import resolve_device
-from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
-from kdcli.plan.resolve import asks_teachers
 
 
 @dataclass(frozen=True)
@@ -32,115 +35,182 @@ class EvaluateRequest:
     """What ``kdcli evaluate`` was asked for.
 
     Attributes:
-        target: a run, a checkpoint folder, or None for the latest run.
-        data: for a checkpoint the data; for a run, other data than it was trained with.
+        targets: runs, folders of runs, checkpoints, ONNX files, tables of predictions, each perhaps as ``name=path``; none
+            for the latest run.
+        teachers: models to hold the others against, comma-separated, as ``kdcli distill`` takes them.
+        data: for models that belong to no run the data; for a run, other data than it was trained with.
         split: dev or test; None takes test where there is one.
         max_length: tokens per text; None takes the run's, or what the checkpoint's tokenizer says.
+        gates: limits that every student (or model) must keep to.
+        out: folder for the document, the report and the tables; None writes into the run, if there is one and its own data
+            were scored.
+        report: write report and tables.
+        suggest_map: file for the run's recipe with the layer map that would fit best.
     """
 
-    target: Path | None = None
+    targets: tuple[str, ...] = ()
+    teachers: str | None = None
     data: DataRequest = field(default_factory=DataRequest)
     split: Literal["dev", "test"] | None = None
     max_length: int | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    gates: tuple[Gate, ...] = ()
+    out: Path | None = None
+    report: bool = True
+    suggest_map: Path | None = None
 
 
-def evaluate(request: EvaluateRequest, events: Events) -> Evaluation:
-    """Score a run's student and teachers, or a checkpoint, on one split.
+@dataclass(frozen=True)
+class Evaluated:
+    """What was found, and where it was written to.
 
-    A run keeps the result: ``evaluation.json`` for dev, ``evaluation-test.json`` for test.
+    Attributes:
+        evaluation: the document.
+        report: the HTML page, or None.
+    """
+
+    evaluation: Evaluation
+    report: Path | None
+
+
+def evaluate(request: EvaluateRequest, events: Events) -> Evaluated:
+    """Score everything that was named on one split.
+
+    A run keeps the result: ``evaluation.json`` for dev, ``evaluation-test.json`` for test, ``report.html``, ``tables/``.
 
     Raises:
-        RequestError: no such run or checkpoint, wrong data, labels that do not match.
+        RequestError: nothing there, wrong data, labels that do not match, a gate without its figure.
     """
-    if request.target is not None and not (request.target / "plan.yaml").is_file():
-        return _evaluate_checkpoint(request, request.target, events)
-    run = find_run(request.target)
-    return _evaluate_run(request, run, events)
-
-
-def _evaluate_run(request: EvaluateRequest, run: RunFolder, events: Events) -> Evaluation:
-    plan = run.read_plan()
-    asked = TrainRequest.model_validate(plan.request)
-    if asked.command == "distill" and not run.student.is_dir():
-        raise RequestError(Problem(str(run.path), "has no student yet", remedy=f"kdcli distill --resume --out {run.path}"))
-    given = request.data
-    own_data = given.is_starter and given.eval is None and given.test is None
-    data = asked.data if own_data else _merged(asked.data, given)
+    targets = find_targets(request.targets)
+    plans = {target.name: RunFolder(target.path).read_plan() for target in targets if target.kind == "run"}
+    runs = [target for target in targets if target.kind == "run"]
+    alone = runs[0] if len(runs) == 1 else None
+    _refuse_unfinished(runs, plans)
+    if request.suggest_map is not None and alone is None:
+        raise RequestError(Problem(f"--suggest-map {request.suggest_map}", "is about one run", f"{len(runs)} were named"))
     events.emit(WorkStarted("reading the data"))
-    task = load_task_of(data, run)
-    _refuse_other_classes(task, plan)
+    task, own_data = _task(request, runs, plans)
     split = _split(task, request.split)
-    events.emit(Note(f"{run.path}: {task.name}, {split} split, {len(task.splits[split])} rows"))
-    answers = _answers(request, run, plan, task, split, events)
-    evaluation = compare_on(task, split, answers)
-    if own_data:
-        path = run.evaluation if split == DEV else run.evaluation.with_name(f"evaluation-{split}.json")
-        write_json(path, evaluation.model_dump())
-    return evaluation
+    rows = labelled(task, split)
+    events.emit(Note(f"{task.name}, {split} split, {len(rows)} rows from {rows.source}"))
+    questions = Questions(task, split, resolve_device(request.device), events, request.max_length)
+    notes = _other_data(task, split, runs, plans)
+    answers = _answers(questions, request, targets, plans)
+    events.emit(WorkStarted("comparing"))
+    evaluation = with_gates(compare(task, split, answers, notes), request.gates)
+    for note in evaluation.notes:
+        events.emit(Note(note, warning=True))
+    if alone is not None and request.suggest_map is not None:
+        _suggest_map(request.suggest_map, RunFolder(alone.path), plans[alone.name], task, events, request)
+    if len(targets) == 1 and alone is not None and own_data and request.out is None:
+        run = RunFolder(alone.path)
+        page = write_proof(run, plans[alone.name], task, evaluation, answers, questions.device, events, request.report)
+    elif request.out is not None:
+        page = write_comparison(request.out, task, evaluation, answers, events, request.report)
+    else:
+        page = None
+    return Evaluated(evaluation, page)
 
 
-def _merged(original: DataRequest, given: DataRequest) -> DataRequest:
-    """The run's data request with what was given on top."""
+def _task(request: EvaluateRequest, runs: Sequence[Target], plans: dict[str, Plan]) -> tuple[Task, bool]:
+    """What is scored on, and whether it is the runs' own data."""
+    given = request.data
+    if not runs:
+        if given.is_starter:
+            raise RequestError(
+                Problem(
+                    " ".join(request.targets), "belongs to no run, so it has to be said what it is to be scored on",
+                    "--task or --data",
+                )
+            )  # fmt: skip
+        task = load_task_of(given, RunFolder(Path()))
+        check_metric(task.metric, task.labels)
+        return task, False
+    own = given.is_starter and given.eval is None and given.test is None
+    first = runs[0]
+    asked = TrainRequest.model_validate(plans[first.name].request)
     fields = {name: value for name, value in vars(given).items() if value is not None}
-    return replace(original, **fields)
+    task = load_task_of(replace(asked.data, **fields), RunFolder(first.path))
+    check_metric(task.metric, task.labels)
+    return task, own and given.metric is None
 
 
-def _answers(request: EvaluateRequest, run: RunFolder, plan: Plan, task: Task, split: str, events: Events) -> list[Answer]:
-    device = resolve_device(request.device)
-    length = request.max_length or plan.recipe.training.max_length
-    answers: list[Answer] = []
-    for name, folder, role in students(run):
-        events.emit(WorkStarted(f"asking the {name}"))
-        answers.append((name, role, *student_answers(folder, task, split, length, device)))
-    if plan.student is None or asks_teachers("distill", plan.recipe):
-        for teacher in load_teachers(plan, run):
-            events.emit(WorkStarted(f"asking teacher {teacher.name}"))
-            folder = trained_folder(plan.teacher(teacher.name), run)
-            logits = answers_of(teacher, folder, task.splits[split], length, device, EVALUATION_BATCH)
-            answers.append((teacher.name, "teacher", logits, teacher.parameter_count))
+def _answers(questions: Questions, request: EvaluateRequest, targets: Sequence[Target], plans: dict[str, Plan]) -> list[Answer]:
+    """What all models say: runs with their teachers, then models, which are held against all teachers that there are."""
+    runs = [target for target in targets if target.kind == "run"]
+    answers = (
+        questions.run_alone(RunFolder(runs[0].path), plans[runs[0].name])
+        if len(runs) == 1
+        else _answers_of_runs(questions, runs, plans)
+    )
+    if request.teachers is not None:
+        answers = [*answers, *questions.named_teachers(request.teachers, {answer.name for answer in answers})]
+    teachers = tuple(answer.name for answer in answers if answer.role == "teacher")
+    together = [answer.name for answer in answers if answer.role == "ensemble"]
+    for target in targets:
+        if target.kind != "run":
+            known = {answer.name for answer in answers}
+            answer = questions.model(replace(target, name=unlike(target.name, known)))
+            answers.append(replace(answer, teachers=teachers, ensemble=together[0] if len(together) == 1 else None))
     return answers
 
 
-def _evaluate_checkpoint(request: EvaluateRequest, folder: Path, events: Events) -> Evaluation:
-    if not folder.is_dir():
-        raise RequestError(Problem(str(folder), "there is no such run or checkpoint folder"))
-    if request.data.is_starter:
-        raise RequestError(
-            Problem(str(folder), "is a checkpoint, so it has to be said what it is to be scored on", "--task or --data")
-        )
-    found = describe(Reference(folder.name, str(folder), "checkpoint"))
-    events.emit(WorkStarted("reading the data"))
-    task = load_task_of(request.data, RunFolder(folder))
-    check_metric(task.metric, len(task.labels))
-    if found.head_labels is None:
-        raise RequestError(
-            Problem(str(folder), "has no classification head", "a checkpoint that was fine-tuned for classification")
-        )
-    order = match_labels(f"checkpoint {folder.name}", found.head_labels, task)
-    split = _split(task, request.split)
-    length = request.max_length or text_limit(found)
-    events.emit(WorkStarted(f"asking {folder.name}"))
-    logits, size = student_answers(folder, task, split, length, resolve_device(request.device))
-    return compare_on(task, split, [(folder.name, "student", logits[:, order], size)])
+def _answers_of_runs(questions: Questions, runs: Sequence[Target], plans: dict[str, Plan]) -> list[Answer]:
+    """Every run's students under the run's name; teachers that several runs share once."""
+    answers: list[Answer] = []
+    names = recipe_names(runs, [plans[target.name] for target in runs])
+    for target, recipe in zip(runs, names, strict=True):
+        seen = {answer.path: answer.name for answer in answers if answer.role == "teacher" and answer.path is not None}
+        run = RunFolder(target.path)
+        found = questions.run_among_others(run, plans[target.name], target.name, recipe, seen)
+        known = {answer.name for answer in answers}
+        answers += [answer for answer in found if answer.name not in known]
+    return answers
 
 
 def _split(task: Task, asked: str | None) -> str:
     split = asked or (TEST if TEST in task.splits else DEV)
     if split not in task.splits:
         raise RequestError(
-            Problem(f"--split {split}", f"{task.name} has no such split", " or ".join(task.splits), remedy="--test FILE")
+            Problem(
+                f"--split {split}",
+                f"{task.name} has no such split with labels",
+                " or ".join(name for name in (DEV, TEST) if name in task.splits),
+                remedy="--test FILE with a column of classes",
+            )
         )
     return split
 
 
-def _refuse_other_classes(task: Task, plan: Plan) -> None:
-    if list(task.labels) != plan.task.labels:
+def _refuse_unfinished(runs: Sequence[Target], plans: dict[str, Plan]) -> None:
+    problems = [
+        Problem(str(target.path), "has no student yet", remedy=f"kdcli distill --resume --out {target.path}")
+        for target in runs
+        if plans[target.name].student is not None and not RunFolder(target.path).student.is_dir()
+    ]
+    if problems:
+        raise RequestError(problems)
+
+
+def _other_data(task: Task, split: str, runs: Sequence[Target], plans: dict[str, Plan]) -> list[str]:
+    """What a reader should know where runs were trained on other data than the first one."""
+    notes = []
+    for name in ("train", DEV):
+        by_data: dict[str, list[str]] = {}
+        for target in runs:
+            known = plans[target.name].task.splits.get(name)
+            by_data.setdefault(known.fingerprint if known else "", []).append(target.name)
+        if len(by_data) > 1:
+            groups = "; ".join(", ".join(names) for names in by_data.values())
+            notes.append(f"the runs were made with different {name} splits ({groups}): they differ in more than their recipe")
+    return notes
+
+
+def _suggest_map(path: Path, run: RunFolder, plan: Plan, task: Task, events: Events, request: EvaluateRequest) -> None:
+    insides = measure_insides(run, plan, task, events, resolve_device(request.device))
+    if insides is None or not insides.teachers:
         raise RequestError(
-            Problem(
-                "the data",
-                "its classes are not those that the run was trained for",
-                ", ".join(plan.task.labels[:20]),
-                ", ".join(task.labels[:20]),
-            )
+            Problem(f"--suggest-map {path}", "needs a run whose teachers show their insides", found=str(run.path))
         )
+    write_text(path, suggested_recipe(plan, insides))
+    events.emit(Note(f"layer maps that fit best: {path}; kdcli distill --recipe {path} …"))

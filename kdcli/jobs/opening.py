@@ -48,7 +48,7 @@ class OpenRun:
         """Whether this process writes files."""
         return bool(self.trainer.accelerator.is_main_process)
 
-    def once(self, work: Callable[[], None]) -> None:
+    def once(self, work: Callable[[], object]) -> None:
         """Do something that writes files on the first process alone, while the others wait."""
         if self.is_main:
             work()

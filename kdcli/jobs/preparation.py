@@ -94,7 +94,7 @@ def prepare(request: TrainRequest, run: RunFolder, events: Events, *, sized: boo
     else:
         events.emit(WorkStarted("reading the data"))
     task = load_task_of(request.data, run)
-    check_metric(task.metric, len(task.labels))
+    check_metric(task.metric, task.labels)
     for reference in references:
         events.emit(Note(_which_model(reference, run)))
     plan = make_plan(request, task, references, starter=is_starter, sized=sized)

@@ -213,7 +213,7 @@ def dev_scores(task: Task) -> _DevScores:
 class _DevScores:
     def __init__(self, task: Task) -> None:
         assert task.dev.labels is not None
-        self.labels, self.classes = task.dev.labels, len(task.labels)
+        self.labels, self.classes = task.dev.labels, task.labels
 
     def __call__(self, logits: Mapping[str, NDArray[np.float32]]) -> Scores:
         return {name: scores(values, self.labels, self.classes) for name, values in logits.items()}

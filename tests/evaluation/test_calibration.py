@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
@@ -14,6 +17,7 @@ from kdcli.evaluation.calibration import (
     HOTTEST,
     best_temperature,
     calibrate,
+    ece_upper,
     expected_calibration_error,
     negative_log_likelihood,
     reliability,
@@ -110,3 +114,60 @@ def test_logits_that_do_not_belong_to_the_labels_are_refused() -> None:
     logits, labels = honest(20)
     with pytest.raises(RequestError, match="do not belong to the labels"):
         calibrate(logits, labels[:-1])
+
+
+def test_the_bound_is_that_of_the_bootstrap_by_scipy() -> None:
+    logits, labels = honest(150)
+    logits *= np.float32(2)
+
+    def error(rows: Classes) -> float:
+        return expected_calibration_error(reliability(logits[rows], labels[rows]))
+
+    found = stats.bootstrap(
+        (np.arange(150),), error, vectorized=False, n_resamples=999, method="percentile", confidence_level=0.95, rng=0
+    )
+    assert ece_upper(logits, labels) == pytest.approx(found.confidence_interval.high, abs=0.01)
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_the_bound_lies_above_the_error_and_nears_it_with_more_samples(factor: float) -> None:
+    few, many = (calibrate(logits * np.float32(factor), labels) for logits, labels in (honest(200), honest(20_000)))
+    assert few.ece < few.ece_high
+    assert many.ece < many.ece_high < few.ece_high
+    assert many.ece_high - many.ece < 0.02
+
+
+def test_the_bound_is_the_same_every_time_and_depends_on_the_seed() -> None:
+    assert ece_upper(*honest(80)) == ece_upper(*honest(80))
+    assert ece_upper(*honest(80)) != ece_upper(*honest(80), seed=1)
+
+
+def test_the_bound_is_the_same_however_many_resamples_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ece_upper(*honest(50))
+    monkeypatch.setattr("kdcli.evaluation.calibration._AT_ONCE", 7 * 50)
+    assert ece_upper(*honest(50)) == whole
+
+
+def test_the_bound_of_ten_thousand_samples_takes_no_second() -> None:
+    logits, labels = honest(10_000)
+    begin = perf_counter()
+    ece_upper(logits, labels)
+    assert perf_counter() - begin < 1.5  # 0.1 s on an idle core
+
+
+def test_one_sample_has_its_own_error_as_bound() -> None:
+    found = calibrate(logits_of([0.9]), np.array([0]))
+    assert found.ece == found.ece_high == pytest.approx(0.1, abs=1e-6)
+
+
+def test_a_class_that_does_not_occur_is_no_obstacle() -> None:
+    logits, labels = honest(100)
+    found = calibrate(logits[labels != 2], labels[labels != 2])
+    assert np.isfinite([found.ece, found.ece_high, found.nll, found.temperature, found.ece_after, found.nll_after]).all()
+    assert 0 <= found.ece <= found.ece_high <= 1
+
+
+def test_the_bound_refuses_logits_that_do_not_belong_to_the_labels() -> None:
+    logits, labels = honest(20)
+    with pytest.raises(RequestError, match="do not belong to the labels"):
+        ece_upper(logits, labels[:-1])

@@ -1,106 +1,213 @@
-"""Student, teachers and baselines side by side."""
+"""Models side by side: scores, what is kept, whom is compared with whom, seeds of one recipe, and what is refused."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from scipy.special import softmax
 
-from kdcli.evaluation.comparison import Evaluation, Role, compare
+from kdcli.data.task import Split, Task
+from kdcli.errors import RequestError
+from kdcli.evaluation.comparison import Answer, compare, ensemble
+from kdcli.evaluation.document import Evaluation, Role
 from kdcli.evaluation.metrics import Classes
+from kdcli.files import json_text
 
-LABELS: Classes = np.array([0, 1] * 5)
+COUNT = 40
+LABELS: Classes = np.array([0, 1] * (COUNT // 2))
 TRAIN: Classes = np.array([1, 1, 1, 0])
 
 
-def right_on(count: int) -> NDArray[np.float32]:
+def split_of(labels: Classes | None, texts: list[str], name: str) -> Split:
+    return Split(texts, None, labels, f"{name}.jsonl", "0123456789abcdef")
+
+
+def task(labels: Classes | None = LABELS, names: tuple[str, ...] = ("bad", "good"), metric: str = "accuracy") -> Task:
+    dev = split_of(labels, [f"dev text {row}" for row in range(COUNT)], "dev")
+    train = split_of(TRAIN, [f"train text {row}" for row in range(len(TRAIN))], "train")
+    return Task("reviews", names, names, metric, {"train": train, "dev": dev})
+
+
+def right_on(count: int, sure: float = 2.0) -> NDArray[np.float32]:
     """Logits that are right on the first ``count`` samples and wrong on the others."""
-    answers = np.where(np.arange(len(LABELS)) < count, LABELS, 1 - LABELS)
-    return np.eye(2, dtype=np.float32)[answers]
+    answers = np.where(np.arange(COUNT) < count, LABELS, 1 - LABELS)
+    return np.float32(sure) * np.eye(2, dtype=np.float32)[answers]
 
 
-def evaluated(answers: list[tuple[str, Role, NDArray[np.float32], int]], train: Classes | None = TRAIN) -> Evaluation:
-    return compare(
-        task="reviews",
-        split="dev",
-        source="dev.jsonl",
-        metric="accuracy",
-        classes=2,
-        labels=LABELS,
-        train_labels=train,
-        answers=answers,
-    )
+def answer(name: str, role: Role, count: int, sure: float = 2.0, **more: Any) -> Answer:
+    logits = right_on(count, sure)
+    return Answer(name, role, "checkpoint", logits.argmax(-1), logits, **more)
 
 
-ALL: list[tuple[str, Role, NDArray[np.float32], int]] = [
-    ("student", "student", right_on(8), 100),
-    ("alone", "without-teachers", right_on(6), 100),
-    ("bert", "teacher", right_on(9), 400),
-    ("roberta", "teacher", right_on(10), 500),
-]
+TEACHERS = ("bert", "roberta")
+STUDENT = answer("student", "student", 32, parameters=100, teachers=TEACHERS, ensemble="ensemble")
+ALONE = answer("without teachers", "without-teachers", 24, parameters=100, teachers=TEACHERS)
+BERT, ROBERTA = answer("bert", "teacher", 36, parameters=400), answer("roberta", "teacher", 38, sure=3.0, parameters=500)
+ALL = [STUDENT, ALONE, BERT, ROBERTA, ensemble("ensemble", [BERT, ROBERTA])]
 
 
 def test_every_model_is_scored_and_keeps_its_role_and_size() -> None:
-    found = evaluated(ALL)
+    found = compare(task(), "dev", ALL)
     assert [(model.name, model.role, model.scores["accuracy"], model.parameters) for model in found.models] == [
         ("student", "student", 0.8, 100),
-        ("alone", "without-teachers", 0.6, 100),
+        ("without teachers", "without-teachers", 0.6, 100),
         ("bert", "teacher", 0.9, 400),
-        ("roberta", "teacher", 1.0, 500),
+        ("roberta", "teacher", 0.95, 500),
+        ("ensemble", "ensemble", 0.95, 900),
         ("majority class", "majority", 0.5, None),
     ]
-    assert (found.task, found.split, found.rows, found.source, found.metric) == ("reviews", "dev", 10, "dev.jsonl", "accuracy")
+    assert (found.task, found.split, found.rows, found.source, found.metric) == ("reviews", "dev", 40, "dev.jsonl", "accuracy")
+    assert found.labels == ["bad", "good"]
+    assert all(model.interval[0] <= model.scores["accuracy"] <= model.interval[1] for model in found.models)
 
 
-def test_retention_is_the_share_of_the_best_teachers_score() -> None:
-    weaker = [ALL[0], ALL[2]]
-    assert [model.retention for model in evaluated(ALL).models] == pytest.approx([0.8, 0.6, 0.9, 1.0, None])
-    assert evaluated(weaker).student.retention == pytest.approx(0.8 / 0.9)
+def test_ensemble_answers_with_the_mean_of_the_probabilities() -> None:
+    generator = np.random.default_rng(0)
+    logits = [generator.normal(size=(50, 3)).astype(np.float32) for _ in range(3)]
+    members = [Answer(str(row), "teacher", "checkpoint", one.argmax(-1), one) for row, one in enumerate(logits)]
+    together = ensemble("all", members)
+    assert together.logits is not None
+    wanted = np.mean([softmax(one.astype(np.float64), axis=-1) for one in logits], axis=0)
+    np.testing.assert_allclose(softmax(together.logits.astype(np.float64), axis=-1), wanted, atol=1e-6)
+    np.testing.assert_array_equal(together.predictions, wanted.argmax(-1))
 
 
-def test_without_a_teacher_there_is_no_retention() -> None:
-    found = evaluated(ALL[:2])
-    assert [model.retention for model in found.models] == [None, None, None]
-    assert found.best_teacher is None
+def test_retention_and_drop_are_against_the_best_of_its_own_teachers() -> None:
+    found = compare(task(), "dev", ALL)
+    student = found.model("student")
+    assert student.retention is not None
+    assert student.drop is not None
+    assert student.retention_of_ensemble is not None
+    assert (student.retention.of, student.retention.value) == ("roberta", pytest.approx(0.8 / 0.95))
+    assert (student.drop.of, student.drop.value) == ("roberta", pytest.approx(0.15))
+    assert student.drop.low <= 0.15 <= student.drop.high
+    assert student.retention_of_ensemble.of == "ensemble"
+    other = compare(task(), "dev", [replace(STUDENT, teachers=("bert",), ensemble=None), BERT, ROBERTA]).model("student")
+    assert other.retention is not None
+    assert other.retention.of == "bert"
+    assert other.retention_of_ensemble is None
 
 
-def test_a_teacher_that_scores_nothing_gives_no_retention() -> None:
-    assert evaluated([ALL[0], ("bert", "teacher", right_on(0), 1)]).student.retention is None
+def test_without_a_teacher_or_with_one_that_scores_nothing_there_is_no_retention() -> None:
+    assert compare(task(), "dev", [replace(STUDENT, teachers=())]).model("student").retention is None
+    nothing = answer("bert", "teacher", 0)
+    assert compare(task(), "dev", [STUDENT, nothing]).model("student").retention is None
 
 
-def test_roles_are_found() -> None:
-    found = evaluated(ALL)
-    assert found.student.name == "student"
-    assert found.best_teacher is not None
-    assert found.best_teacher.name == "roberta"
-    alone, majority = found.of("without-teachers"), found.of("majority")
-    assert alone is not None
-    assert alone.name == "alone"
-    assert majority is not None
-    assert evaluated(ALL[:1], train=None).of("teacher") is None
+def test_one_student_is_compared_with_each_other_model_and_its_files_with_it() -> None:
+    files = [answer("student int8", "export", 31, teachers=TEACHERS)]
+    found = compare(task(), "dev", [*ALL, *files])
+    assert [(one.ours, one.theirs, one.comparisons) for one in found.differences] == [
+        ("student", "without teachers", 4),
+        ("student", "bert", 4),
+        ("student", "roberta", 4),
+        ("student", "ensemble", 4),
+        ("student int8", "student", 1),
+    ]
+    assert found.differences[2].difference == pytest.approx(-0.15)
+
+
+def test_several_students_are_ranked_and_compared_with_each_other() -> None:
+    students = [answer(name, "student", count, teachers=("bert",)) for name, count in (("a", 20), ("b", 30), ("c", 25))]
+    found = compare(task(), "dev", [*students, BERT])
+    assert [model.name for model in found.models] == ["b", "c", "a", "bert", "majority class"]
+    assert {(one.ours, one.theirs) for one in found.differences} == {("b", "c"), ("b", "a"), ("c", "a")}
+    assert [(one.student, one.teacher) for one in found.agreements] == [("b", "bert"), ("c", "bert"), ("a", "bert")]
+
+
+def test_many_students_are_compared_with_the_best() -> None:
+    students = [answer(f"s{count}", "student", count) for count in range(10, 22)]
+    found = compare(task(), "dev", students)
+    assert {one.ours for one in found.differences} == {"s21"}
+    assert len(found.differences) == 11
+
+
+def test_runs_that_differ_in_their_seed_are_one_recipe() -> None:
+    students = [
+        answer(f"{recipe}-{seed}", "student", base + seed, recipe=recipe, seed=seed)
+        for recipe, base in (("good", 30), ("poor", 20))
+        for seed in range(4)
+    ]
+    found = compare(task(), "dev", students)
+    assert [(recipe.name, len(recipe.scores)) for recipe in found.recipes] == [("good", 4), ("poor", 4)]
+    good = found.recipes[0]
+    scores = np.array([30, 31, 32, 33]) / COUNT
+    assert good.mean == pytest.approx(scores.mean())
+    assert good.deviation == pytest.approx(scores.std(ddof=1))
+    assert good.models == {seed: f"good-{seed}" for seed in range(4)}
+    assert [(one.ours, one.theirs, one.seeds) for one in found.recipe_differences] == [("good", "poor", (4, 4))]
+    assert found.differences == []
+
+
+def test_a_recipe_with_one_seed_is_not_compared_with_one_of_several() -> None:
+    students = [answer(f"many-{seed}", "student", 30 + seed, recipe="many", seed=seed) for seed in range(3)]
+    found = compare(task(), "dev", [*students, answer("single", "student", 20, recipe="single", seed=0)])
+    assert {recipe.name for recipe in found.recipes} == {"many", "single"}
+    assert found.recipe_differences == []
+    assert any("single: one seed" in note for note in found.notes)
+
+
+def test_agreement_counts_what_only_one_of_them_gets_right() -> None:
+    found = compare(task(), "dev", [STUDENT, BERT, ROBERTA])
+    assert [(one.teacher, one.both_right, one.lost, one.gained, one.both_wrong) for one in found.agreements] == [
+        ("roberta", 32, 6, 0, 2),
+        ("bert", 32, 4, 0, 4),
+    ]
+
+
+def test_predictions_without_logits_have_scores_and_no_calibration() -> None:
+    found = compare(task(), "dev", [Answer("elsewhere", "model", "predictions", LABELS.copy())])
+    assert found.model("elsewhere").scores["accuracy"] == 1.0
+    assert found.model("elsewhere").calibration is None
+
+
+def test_as_many_predictions_as_samples_are_needed() -> None:
+    short = Answer("elsewhere", "model", "predictions", LABELS[:-1], path="preds.csv")
+    with pytest.raises(RequestError, match=r"preds\.csv: has not as many predictions(.|\n)*40(.|\n)*39"):
+        compare(task(), "dev", [short])
+
+
+def test_a_split_without_labels_is_refused() -> None:
+    for labels in (None, np.full(COUNT, -1)):
+        with pytest.raises(RequestError, match="has no labels"):
+            compare(task(labels), "dev", [STUDENT])
+
+
+def test_a_class_that_is_missing_in_the_split_is_said() -> None:
+    found = compare(task(names=("bad", "good", "mixed")), "dev", [Answer("m", "model", "predictions", LABELS.copy())])
+    assert any("no sample of class mixed" in note for note in found.notes)
+    assert compare(task(), "dev", [STUDENT]).notes == []
+
+
+def test_samples_that_stand_in_training_too_are_counted() -> None:
+    leaking = task()
+    texts = [*leaking.train.texts[:3], *leaking.dev.texts[3:]]
+    leaking = replace(leaking, splits={**leaking.splits, "dev": replace(leaking.dev, texts=texts)})
+    assert any("3 of the 40 samples (7.5%)" in note for note in compare(leaking, "dev", [STUDENT]).notes)
 
 
 def test_the_majority_answers_the_class_that_is_most_frequent_in_training_in_every_metric() -> None:
-    majority = evaluated(ALL).of("majority")
-    assert majority is not None
+    majority = compare(task(), "dev", [STUDENT]).of("majority")[0]
     assert majority.scores == pytest.approx(
         {"accuracy": 0.5, "f1": 2 / 3, "macro-f1": 1 / 3, "weighted-f1": 1 / 3, "matthews": 0.0}
     )
-    other = evaluated(ALL, train=np.array([0, 0, 1])).of("majority")
-    assert other is not None
-    assert other.scores["f1"] == 0.0
-
-
-def test_without_training_labels_there_is_no_majority_row() -> None:
-    assert evaluated(ALL, train=None).of("majority") is None
 
 
 def test_the_document_is_read_back_as_it_was_written() -> None:
-    found = evaluated(ALL)
-    text = json.dumps(found.model_dump())
+    found = compare(task(metric="macro-f1"), "dev", ALL)
+    text = json_text(found.model_dump(mode="json"))
     assert Evaluation.model_validate_json(text) == found
-    with pytest.raises(ValidationError):
-        Evaluation.model_validate(found.model_dump() | {"surprise": 1})
+    assert json.loads(text) == json.loads(json.dumps(found.model_dump(mode="json")))
+
+
+def test_the_best_teacher_has_the_highest_score() -> None:
+    found = compare(task(), "dev", ALL)
+    assert found.best_teacher is not None
+    assert found.best_teacher.name == "roberta"
+    assert [model.name for model in found.judged] == ["student"]
+    assert [model.name for model in compare(task(), "dev", [BERT, ROBERTA]).judged] == ["bert", "roberta"]

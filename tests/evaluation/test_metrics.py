@@ -1,4 +1,4 @@
-"""Metrics against numbers worked out by hand and against scikit-learn."""
+"""Metrics against numbers worked out by hand, against scikit-learn and against scipy."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from kdcli.errors import RequestError
-from kdcli.evaluation.metrics import Classes, check_metric, score, scores
+from kdcli.evaluation.metrics import Classes, check_metric, metrics_of, score, scores
 
 # true positives 3, false positives 1, false negatives 2, true negatives 4
 LABELS: Classes = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0])
 ANSWERS: Classes = np.array([1, 1, 1, 0, 0, 1, 0, 0, 0, 0])
 F1_OF_ONE, F1_OF_ZERO = 6 / 9, 8 / 11
+TOPICS = ("autos", "games", "news", "sports")
+NOT_VALUES = (
+    ("good", "bad", "so-so"), ("3", "2", "1"), ("1", "1", "2"), ("1", "nan", "3"), ("1", "2", "inf"), ("1", "2", "other")
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -31,18 +36,42 @@ def test_each_metric_equals_the_number_worked_out_by_hand(metric: str, expected:
     assert score(metric, ANSWERS, LABELS) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "f1", "macro-f1", "weighted-f1", "matthews"])
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "macro-f1", "weighted-f1", "matthews", "pearson", "spearman"])
 def test_right_answers_score_one(metric: str) -> None:
-    assert score(metric, LABELS, LABELS) == 1.0
+    assert score(metric, LABELS, LABELS) == pytest.approx(1.0, abs=1e-15)
 
 
 def test_answers_turned_round_score_minus_one_in_matthews_correlation() -> None:
     assert score("matthews", 1 - LABELS, LABELS) == pytest.approx(-1)
 
 
-@pytest.mark.parametrize("metric", ["f1", "matthews"])
+@pytest.mark.parametrize("metric", ["f1", "matthews", "pearson", "spearman"])
 def test_an_answer_that_is_always_zero_scores_zero_without_a_warning(metric: str) -> None:
     assert score(metric, np.zeros_like(LABELS), LABELS) == 0.0
+
+
+@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+def test_two_samples_and_labels_that_are_all_the_same_have_a_correlation_without_a_warning(metric: str) -> None:
+    assert score(metric, np.array([0, 2]), np.array([1, 2])) == pytest.approx(1.0)
+    assert score(metric, np.array([0, 2]), np.array([2, 1])) == pytest.approx(-1.0)
+    assert score(metric, LABELS, np.ones_like(LABELS)) == 0.0
+    assert score(metric, np.array([1]), np.array([2])) == 0.0
+
+
+@pytest.mark.parametrize("values", [(1, 2, 3, 4, 5), (-1.0, -0.5, 0.0, 0.5, 1.0)])
+def test_pearson_and_spearman_equal_those_of_the_values_by_scipy(values: tuple[float, ...]) -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(5, size=80)
+    answers = np.clip(labels + generator.integers(-1, 2, size=80), 0, 4)
+    said, gold = np.array(values)[answers], np.array(values)[labels]
+    assert score("pearson", answers, labels) == pytest.approx(stats.pearsonr(said, gold).statistic)
+    assert score("spearman", answers, labels) == pytest.approx(stats.spearmanr(said, gold).statistic)
+
+
+def test_spearman_of_unevenly_spaced_values_is_that_of_scipy() -> None:
+    values = np.array([1, 2, 10])
+    labels, answers = np.array([0, 0, 1, 2, 2, 1]), np.array([0, 1, 1, 2, 0, 2])
+    assert score("spearman", answers, labels) == pytest.approx(stats.spearmanr(values[answers], values[labels]).statistic)
 
 
 def test_scores_of_many_classes_equal_those_of_scikit_learn() -> None:
@@ -51,7 +80,7 @@ def test_scores_of_many_classes_equal_those_of_scikit_learn() -> None:
     logits = generator.normal(size=(60, 4)).astype(np.float32)
     logits[np.arange(60), labels] += 1
     answers = logits.argmax(-1)
-    assert scores(logits, labels, 4) == pytest.approx(
+    assert scores(logits, labels, TOPICS) == pytest.approx(
         {
             "accuracy": (answers == labels).mean(),
             "macro-f1": f1_score(labels, answers, average="macro"),
@@ -63,8 +92,30 @@ def test_scores_of_many_classes_equal_those_of_scikit_learn() -> None:
 
 def test_two_classes_have_the_f1_of_class_one_too() -> None:
     logits = np.eye(2, dtype=np.float32)[ANSWERS]
-    assert scores(logits, LABELS, 2)["f1"] == pytest.approx(F1_OF_ONE)
-    assert scores(logits, LABELS, 2)["accuracy"] == pytest.approx(0.7)
+    assert scores(logits, LABELS, ("bad", "good"))["f1"] == pytest.approx(F1_OF_ONE)
+    assert scores(logits, LABELS, ("bad", "good"))["accuracy"] == pytest.approx(0.7)
+
+
+def test_ratings_have_correlations_too() -> None:
+    logits = np.eye(5, dtype=np.float32)[ANSWERS]
+    found = scores(logits, LABELS, ("1", "2", "3", "4", "5"))
+    assert (found["pearson"], found["spearman"]) == pytest.approx((found["matthews"], found["matthews"]))
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (("0", "1"), ["accuracy", "f1", "macro-f1", "weighted-f1", "matthews"]),
+        (("1", "2", "3"), ["accuracy", "macro-f1", "weighted-f1", "matthews", "pearson", "spearman"]),
+        (("0", "0.5", "1"), ["accuracy", "macro-f1", "weighted-f1", "matthews", "pearson", "spearman"]),
+        (("1", "2", "4"), ["accuracy", "macro-f1", "weighted-f1", "matthews", "spearman"]),
+        *((names, ["accuracy", "macro-f1", "weighted-f1", "matthews"]) for names in NOT_VALUES),
+    ],
+)
+def test_the_metrics_of_a_task_are_those_that_are_defined_for_its_classes(
+    classes: tuple[str, ...], expected: list[str]
+) -> None:
+    assert metrics_of(classes) == expected
 
 
 def test_a_class_that_occurs_on_neither_side_does_not_count_in_macro_f1() -> None:
@@ -77,12 +128,27 @@ def test_a_class_that_is_only_ever_answered_counts_as_zero_in_macro_f1() -> None
     assert score("macro-f1", answers, labels) == pytest.approx((2 / 3 + 0 + 1) / 3)
 
 
-@pytest.mark.parametrize(("metric", "classes"), [("accuracy", 5), ("f1", 2), ("macro-f1", 3), ("matthews", 7)])
-def test_a_metric_that_is_defined_is_allowed(metric: str, classes: int) -> None:
+@pytest.mark.parametrize(
+    ("metric", "classes"),
+    [("accuracy", TOPICS), ("f1", ("0", "1")), ("pearson", ("1.5", "2.0", "2.5")), ("spearman", ("-1", "0", "10"))],
+)
+def test_a_metric_that_is_defined_is_allowed(metric: str, classes: tuple[str, ...]) -> None:
     check_metric(metric, classes)
 
 
-@pytest.mark.parametrize(("metric", "classes"), [("f1", 3), ("acuracy", 2)])
-def test_a_metric_that_is_not_defined_is_refused_with_those_that_are(metric: str, classes: int) -> None:
-    with pytest.raises(RequestError, match=rf"--metric {metric}(.|\n)*macro-f1"):
+@pytest.mark.parametrize(
+    ("metric", "classes", "message"),
+    [
+        ("f1", TOPICS, "needs two classes, the task has 4(.|\n)*macro-f1"),
+        ("acuracy", ("0", "1"), "there is no such metric(.|\n)*macro-f1(.|\n)*spearman"),
+        ("pearson", ("0", "1"), "needs three classes or more(.|\n)*matthews"),
+        ("pearson", TOPICS, "rising numbers(.|\n)*found +autos, games, news, sports"),
+        ("spearman", ("5", "4", "3"), "rising numbers(.|\n)*found +5, 4, 3"),
+        ("pearson", ("1", "2", "4"), "evenly spaced(.|\n)*spearman(.|\n)*found +1, 2, 4"),
+    ],
+)
+def test_a_metric_that_is_not_defined_is_refused_with_those_that_are(
+    metric: str, classes: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(RequestError, match=rf"--metric {metric}: .*{message}"):
         check_metric(metric, classes)

@@ -8,7 +8,7 @@ import pytest
 from kdcli.data.task import METRICS
 from kdcli.errors import RequestError
 from kdcli.evaluation.metrics import Classes, score
-from kdcli.evaluation.resampling import Pairs, scores_of_counts
+from kdcli.evaluation.resampling import Answers, Pairs, scores_of_counts
 
 
 def answers(classes: int, seed: int, count: int = 60) -> tuple[Classes, Classes, Classes]:
@@ -33,6 +33,36 @@ def test_every_metric_of_counts_equals_that_of_the_samples(metric: str, classes:
 def test_one_class_alone_scores_as_scikit_learn_scores_it(metric: str, label: int, answer: int) -> None:
     labels, ours = np.full(5, label), np.full(5, answer)
     assert scores_of_counts(metric, np.ones((1, 5), dtype=np.int64), ours, labels) == pytest.approx(score(metric, ours, labels))
+
+
+@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+def test_correlations_of_a_million_samples_are_those_of_scipy(metric: str) -> None:
+    ours, _, labels = answers(5, 6, 1_000_000)
+    model = Answers.of(ours, labels)
+    found = scores_of_counts(metric, model.counts[None], model.given, model.labels)
+    assert found == pytest.approx(score(metric, ours, labels), abs=1e-12)
+
+
+def test_answers_are_counted_by_label_and_answer() -> None:
+    model = Answers.of(np.array([0, 2, 2, 2, 1]), np.array([0, 2, 2, 1, 1]))
+    assert (model.labels.tolist(), model.given.tolist(), model.counts.tolist()) == ([0, 1, 1, 2], [0, 1, 2, 2], [1, 1, 1, 2])
+
+
+def test_pairs_are_counted_as_numpy_counts_columns() -> None:
+    ours, theirs, labels = answers(7, 8)
+    found = Pairs.of(ours, theirs, labels)
+    kinds, counts = np.unique(np.stack([labels, ours, theirs]), axis=1, return_counts=True)
+    assert np.array_equal(np.stack([found.labels, found.ours, found.theirs]), kinds)
+    assert np.array_equal(found.counts, counts)
+
+
+def test_both_models_are_scored_on_the_same_resamples() -> None:
+    ours, theirs, labels = answers(3, 4)
+    pairs = Pairs.of(ours, theirs, labels)
+    one, other = pairs.both_resampled("accuracy", 50, np.random.default_rng(0))
+    assert np.array_equal(one - other, pairs.resampled("accuracy", 50, np.random.default_rng(0)))
+    same, again = Pairs.of(ours, ours, labels).both_resampled("macro-f1", 50, np.random.default_rng(0))
+    assert np.array_equal(same, again)
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -64,9 +64,9 @@ def test_pipeline_without_kdcli_gives_the_answers_of_evaluate(tiny_run: TinyRun,
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
     answers = json.loads(done.stdout.splitlines()[-1])
     accuracy = sum(answer == row["label"] for answer, row in zip(answers, rows, strict=True)) / len(rows)
-    ours = evaluate(EvaluateRequest(target=run, device="cpu"), Events())
+    ours = evaluate(EvaluateRequest(targets=(str(run),), device="cpu", report=False), Events()).evaluation
     assert ours.split == "test"
-    assert ours.student.scores["accuracy"] == accuracy
+    assert ours.model("student").scores["accuracy"] == accuracy
 
 
 def test_teachers_load_with_auto_model(tiny_run: TinyRun) -> None:
@@ -157,7 +157,7 @@ def test_cofinetuned_teachers_are_reused_by_their_run_folder(
     run, evaluation = distill(request, Events([told.append]), tmp_path / "again")
     assert [event.phase for event in told if isinstance(event, PhaseStarted)] == ["distill"]
     assert not run.teachers.exists()
-    assert evaluation.student.scores["accuracy"] > 0.9
+    assert evaluation.model("student").scores["accuracy"] > 0.9
 
 
 def test_finetuned_teacher_with_labels_in_another_order_is_matched_by_name(
@@ -212,7 +212,7 @@ def test_mt_bert_recipe_projects_the_teachers(request_for_tiny: TrainRequest, ti
     assert run.read_plan().recipe.stages[0].objective[2].model_dump()["projection"]["side"] == "teacher"
     logged = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     assert any("hidden-mse/projected-std/roberta-2" in entry.get("values", {}) for entry in logged)
-    assert evaluation.student.scores["accuracy"] > 0.8
+    assert evaluation.model("student").scores["accuracy"] > 0.8
 
 
 def test_pairs_of_texts_are_distilled(tiny_bert: Path, tiny_roberta: Path, tmp_path: Path) -> None:
@@ -229,4 +229,4 @@ def test_pairs_of_texts_are_distilled(tiny_bert: Path, tiny_roberta: Path, tmp_p
     )
     run, evaluation = distill(request, Events(), tmp_path / "run")
     assert run.read_plan().task.pairs
-    assert evaluation.student.scores["accuracy"] > 0.9
+    assert evaluation.model("student").scores["accuracy"] > 0.9

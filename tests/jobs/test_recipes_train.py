@@ -65,6 +65,9 @@ def test_shipped_recipe_trains_a_student(name: str, teachers: Path, tiny_data: P
         assert any(isinstance(event, Evaluated) and event.stage == stage.name for event in told)
     assert [event.phase for event in told if isinstance(event, PhaseDone)] == [hop.name for hop in plan.hops]
     load_classifier(run.student)
-    assert evaluation.student.scores["accuracy"] == json.loads(run.evaluation.read_text())["models"][0]["scores"]["accuracy"]
+    assert (
+        evaluation.model("student").scores["accuracy"]
+        == json.loads(run.evaluation.read_text())["models"][0]["scores"]["accuracy"]
+    )
     asked = {model.name for model in evaluation.models if model.role == "teacher"}
     assert asked == (set() if name in WITHOUT_TEACHERS else {teacher.name for teacher in plan.teachers})

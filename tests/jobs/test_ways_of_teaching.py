@@ -71,7 +71,8 @@ def test_assistant_learns_from_the_teachers_and_teaches_the_student(chain_run: t
 def test_student_of_a_chain_is_compared_with_the_teachers_and_the_assistant(chain_run: tuple[RunFolder, list[Event]]) -> None:
     run, _ = chain_run
     for evaluation in (
-        evaluate(EvaluateRequest(target=run.path, split=split, device="cpu"), Events()) for split in ("dev", "test")
+        evaluate(EvaluateRequest((str(run.path),), split=split, device="cpu", report=False), Events()).evaluation
+        for split in ("dev", "test")
     ):
         assert [model.name for model in evaluation.models if model.role == "teacher"] == ["bert", "roberta", "assistant-1"]
 

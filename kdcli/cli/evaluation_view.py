@@ -1,0 +1,160 @@
+"""An evaluation as tables that fit the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from kdcli.cli.rendering import Column, column_table, size_text, title_line, without_room
+
+if TYPE_CHECKING:
+    from kdcli.evaluation.document import AgreementTable, Evaluation, ModelScore, Retention
+    from kdcli.evaluation.significance import Difference
+
+_STYLES = {"student": "bold green", "majority": "dim"}
+_MANY = 12
+_LEVEL = 0.05
+
+
+def evaluation_view(evaluation: Evaluation, width: int) -> list[RenderableType]:
+    """Scores, what differences are worth, what was inherited, calibration, gates that hold; as much of it as there is."""
+    parts: list[RenderableType] = [
+        title_line(f"{evaluation.task}, {evaluation.split} split, {evaluation.rows} rows"),
+        _scores(evaluation, width),
+    ]
+    if evaluation.recipes:
+        parts += [Text(""), title_line("recipes, over their seeds"), _recipes(evaluation, width)]
+    if evaluation.recipe_differences:
+        parts += _differences(evaluation.recipe_differences, width)
+    if evaluation.differences:
+        parts += _differences(evaluation.differences, width)
+    if len(evaluation.judged) == 1:
+        parts += _agreement(evaluation.agreements[0]) if evaluation.agreements else []
+        parts += _calibration(evaluation.judged[0])
+    if any(gate.passed for gate in evaluation.gates):
+        parts.append(Text(""))
+        parts += [Text(f"passed  {gate.sentence}", style="green") for gate in evaluation.gates if gate.passed]
+    return parts
+
+
+def _scores(evaluation: Evaluation, width: int) -> RenderableType:
+    models = _shown(evaluation)
+    second = "accuracy" if evaluation.metric != "accuracy" else "macro-f1"
+    kept = [_share(model.retention) for model in models]
+    columns = [
+        Column("model", [_label(model) for model in models]),
+        Column(evaluation.metric, [f"{model.scores[evaluation.metric]:.4f}" for model in models]),
+        Column("95 % interval", [f"{model.interval[0]:.3f}–{model.interval[1]:.3f}" for model in models], 5),
+    ]
+    if second in models[0].scores:
+        columns.append(Column(second, [f"{model.scores[second]:.4f}" for model in models], 3))
+    if any(kept):
+        ranges = ["" if not one.retention else f"{one.retention.low:.1%}–{one.retention.high:.1%}" for one in models]
+        columns += [Column("of best teacher", kept), Column("95 % of that", ranges, 2)]
+    ensemble = [_share(model.retention_of_ensemble) for model in models]
+    if any(ensemble):
+        columns.append(Column("of ensemble", ensemble, 1))
+    columns.append(Column("params", [size_text(model.parameters) for model in models], 4))
+    sizes = [model.bytes for model in models]
+    columns.append(Column("MB", ["" if size is None else f"{size / 1e6:.1f}" for size in sizes], 0))
+    left_out = without_room(columns, width)
+    styles = {_label(model): _STYLES.get(model.role, "") for model in models}
+    return column_table([column for column in columns if column not in left_out], ("model",), styles)
+
+
+def _shown(evaluation: Evaluation) -> list[ModelScore]:
+    """All models while they are few; else those that are judged, the best teacher, and the majority class."""
+    if len(evaluation.models) <= _MANY:
+        return evaluation.models
+    wanted = [*evaluation.of("student", "model"), evaluation.best_teacher, *evaluation.of("majority")]
+    return [model for model in wanted if model is not None] or evaluation.models
+
+
+def _recipes(evaluation: Evaluation, width: int) -> RenderableType:
+    rows = evaluation.recipes
+    columns = [
+        Column("recipe", [recipe.name for recipe in rows]),
+        Column("seeds", [str(len(recipe.scores)) for recipe in rows]),
+        Column(f"mean {evaluation.metric}", [f"{recipe.mean:.4f}" for recipe in rows]),
+        Column("deviation", ["–" if recipe.deviation is None else f"{recipe.deviation:.4f}" for recipe in rows]),
+        Column("lowest", [f"{min(recipe.scores.values()):.4f}" for recipe in rows], 1),
+        Column("highest", [f"{max(recipe.scores.values()):.4f}" for recipe in rows], 1),
+    ]
+    left_out = without_room(columns, width)
+    return column_table([column for column in columns if column not in left_out], ("recipe",), {})
+
+
+def _differences(found: Sequence[Difference], width: int) -> list[RenderableType]:
+    shown = sorted(found, key=lambda one: one.p_value)[:_MANY]
+    columns = [
+        Column("compared", [f"{one.ours} − {one.theirs}" for one in shown]),
+        Column("points", [f"{100 * one.difference:+.1f}" for one in shown]),
+        Column("95 % interval", [f"{100 * one.low:+.1f} to {100 * one.high:+.1f}" for one in shown], 3),
+        Column("p", [f"{one.p_value:.3f}" if one.p_value >= 0.001 else "<0.001" for one in shown]),
+        Column("shown", ["yes" if one.significant else "no" for one in shown], 2),
+        Column(
+            "can show from", ["–" if one.smallest is None else f"{100 * one.smallest:.1f} points" for one in shown], 1
+        ),
+    ]  # fmt: skip
+    left_out = without_room(columns, width)
+    table = column_table([column for column in columns if column not in left_out], ("compared",), {})
+    tests = "; ".join(dict.fromkeys(f"{one.test}, because {one.why}" for one in shown))
+    together = max(one.comparisons for one in found)
+    among = f" P-values after Holm's correction for {together} comparisons." if together > 1 else ""
+    left = f" {len(found) - len(shown)} more in --json." if len(found) > len(shown) else ""
+    return [
+        Text(""),
+        title_line("what the differences are worth"),
+        table,
+        Text(f"{tests}.{among}{left}", style="dim"),
+        *([Text(found[0].limit, style="dim")] if len(found) == 1 else []),
+    ]
+
+
+def _agreement(found: AgreementTable) -> list[RenderableType]:
+    rows = found.both_right + found.lost + found.gained + found.both_wrong
+    columns = [
+        Column("", [f"{found.teacher} right", f"{found.teacher} wrong"]),
+        Column(f"{found.student} right", [_count(found.both_right, rows), _count(found.gained, rows)]),
+        Column(f"{found.student} wrong", [_count(found.lost, rows), _count(found.both_wrong, rows)]),
+    ]
+    worst = [one for one in found.slices if one.p_value <= _LEVEL and one.difference < 0]
+    if worst:
+        lines = "; ".join(
+            f"{one.kind} {one.name!r} ({one.samples} samples, {100 * one.difference:+.1f} points)" for one in worst[:3]
+        )
+        slices = f"It lost most in: {lines}."
+    else:
+        slices = "It lost nowhere clearly more than elsewhere (length, class, word)."
+    return [
+        Text(""),
+        title_line(f"what was inherited from {found.teacher}; {found.changed} answers changed"),
+        column_table(columns, ("",), {}),
+        Text(slices, style="dim"),
+    ]
+
+
+def _calibration(model: ModelScore) -> list[RenderableType]:
+    found = model.calibration
+    if found is None:
+        return []
+    line = (
+        f"calibration error (ECE) {found.ece:.3f}, at most {found.ece_high:.3f}; dividing the logits by "
+        f"{found.temperature:.2f} would make it {found.ece_after:.3f}"
+    )
+    return [Text(""), Text(line)]
+
+
+def _share(kept: Retention | None) -> str:
+    return "" if kept is None else f"{kept.value:.1%}"
+
+
+def _count(count: int, rows: int) -> str:
+    return f"{count} ({count / rows:.1%})"
+
+
+def _label(model: ModelScore) -> str:
+    return f"teacher {model.name}" if model.role == "teacher" else model.name

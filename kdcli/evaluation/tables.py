@@ -1,0 +1,101 @@
+"""An evaluation as CSV files, for spreadsheets and further questions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdcli.data.task import Task
+from kdcli.evaluation.agreement import changed_rows, slices
+from kdcli.evaluation.comparison import Answer
+from kdcli.evaluation.document import Evaluation
+from kdcli.files import whole_folder, write_text
+
+Row = Mapping[str, Any]
+
+
+def write_tables(folder: Path, task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> None:
+    """Write the tables of an evaluation into a folder of their own, which is replaced as a whole.
+
+    ``scores.csv`` (a row per model), ``classes.csv`` (a row per model and class), ``differences.csv``, ``recipes.csv`` (a row
+    per run), ``predictions.csv`` (a row per sample, a column per model), and for each student and teacher
+    ``changed-STUDENT-TEACHER.csv`` (the samples that they answer differently) and ``slices-….csv`` (where it lost most).
+    """
+    with whole_folder(folder) as partial:
+        for name, rows in _tables(task, evaluation, answers):
+            if rows:
+                write_text(partial / f"{name}.csv", _csv(rows))
+
+
+def _tables(task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> Iterator[tuple[str, Sequence[Row]]]:
+    split, by_name = task.splits[evaluation.split], {answer.name: answer for answer in answers}
+    yield "scores", [_score_row(evaluation, name) for name in (model.name for model in evaluation.models)]
+    yield "classes", [{"model": model.name, **one.model_dump()} for model in evaluation.models for one in model.classes]
+    yield "differences", [difference.model_dump() for difference in evaluation.differences]
+    yield (
+        "recipes",
+        [
+            {"recipe": recipe.name, "seed": seed, evaluation.metric: score, "model": recipe.models[seed]}
+            for recipe in evaluation.recipes
+            for seed, score in recipe.scores.items()
+        ],
+    )
+    yield "predictions", list(_predictions(task, evaluation, answers))
+    for table in evaluation.agreements:
+        student, teacher = by_name[table.student].predictions, by_name[table.teacher].predictions
+        pair = f"{_plain(table.student)}-{_plain(table.teacher)}"
+        yield f"changed-{pair}", changed_rows(split, task.labels, teacher, student)
+        yield f"slices-{pair}", [one.row() for one in slices(split, task.labels, teacher, student)]
+
+
+def _score_row(evaluation: Evaluation, name: str) -> Row:
+    model = evaluation.model(name)
+    kept, of_all = model.retention, model.retention_of_ensemble
+    calibration = model.calibration
+    return {
+        "model": name,
+        "role": model.role,
+        **model.scores,
+        f"{evaluation.metric} low": model.interval[0],
+        f"{evaluation.metric} high": model.interval[1],
+        "of best teacher": kept.value if kept else None,
+        "of best teacher low": kept.low if kept else None,
+        "of best teacher high": kept.high if kept else None,
+        "of ensemble": of_all.value if of_all else None,
+        "parameters": model.parameters,
+        "bytes": model.bytes,
+        "ece": calibration.ece if calibration else None,
+        "nll": calibration.nll if calibration else None,
+        "temperature": calibration.temperature if calibration else None,
+        "path": model.path,
+    }
+
+
+def _predictions(task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> Iterator[Row]:
+    split = task.splits[evaluation.split]
+    assert split.labels is not None
+    for row, text in enumerate(split.texts):
+        yield {
+            "row": row,
+            "label": task.labels[split.labels[row]],
+            **{f"model {answer.name}": task.labels[answer.predictions[row]] for answer in answers},
+            "text": text,
+            **({"pair": split.pairs[row]} if split.pairs is not None else {}),
+        }
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _plain(name: str) -> str:
+    """A name as part of a file name."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"

@@ -1,0 +1,294 @@
+"""Asking every kind of model about a split: runs with all that is in them, checkpoints, ONNX files, tables of predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdcli.data.batching import Samples
+from kdcli.data.readers import read
+from kdcli.data.task import Split, Task
+from kdcli.data.tokens import tokenise
+from kdcli.engine.events import Events, WorkStarted
+from kdcli.engine.inference import EVALUATION_BATCH, predict
+from kdcli.errors import Problem, RequestError, did_you_mean
+from kdcli.evaluation.comparison import ENSEMBLE, Answer, ensemble
+from kdcli.evaluation.document import Kind, Role
+from kdcli.export.gate import Texts, answers
+from kdcli.export.sessions import open_session
+from kdcli.export.sessions import run as run_session
+from kdcli.jobs.run_folder import RunFolder
+from kdcli.jobs.targets import Target, TargetKind, unlike
+from kdcli.jobs.teachers import answers_of, load_teachers, trained_folder
+from kdcli.models.checkpoints import SHARED_HEAD, Checkpoint, Reference, describe, fetch_weights, parse_references
+from kdcli.models.loading import load_classifier, load_tokenizer, text_limit
+from kdcli.models.student import STUDENT, StudentLearner
+from kdcli.models.teachers import Teacher
+from kdcli.plan.labels import match_labels
+from kdcli.plan.plan import DISTILL, Plan, TeacherPlan
+from kdcli.plan.resolve import asks_teachers
+
+Logits = NDArray[np.float32]
+_PREDICTION_COLUMNS = ("prediction", "predicted", "predictions", "label", "class", "answer")
+
+
+@dataclass
+class Questions:
+    """What models are asked, and what they have answered already.
+
+    Attributes:
+        task: the task.
+        split: name of the split.
+        device: where to compute.
+        events: who is told.
+        max_length: tokens per text; None takes what each model was trained with.
+    """
+
+    task: Task
+    split: str
+    device: torch.device
+    events: Events
+    max_length: int | None = None
+    _known: dict[tuple[str, ...], tuple[Logits, int]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> Split:
+        """The samples."""
+        return self.task.splits[self.split]
+
+    def know(self, run: RunFolder, plan: Plan, logits: Mapping[str, Logits], sizes: Mapping[str, int]) -> None:
+        """Take what a run's teachers have said of these samples already: teacher → logits [n, C], and → parameters."""
+        for name, values in logits.items():
+            self._known[self._key(plan.teacher(name), run, plan)] = values, sizes[name]
+
+    def _key(self, teacher: TeacherPlan, run: RunFolder, plan: Plan) -> tuple[str, ...]:
+        length = self.max_length or plan.recipe.training.max_length
+        order = teacher.order or list(range(len(plan.task.labels)))
+        return str(trained_folder(teacher, run).resolve()), str(order), str(length)
+
+    def run_alone(self, run: RunFolder, plan: Plan) -> list[Answer]:
+        """All that is in one run: student, its exported files, the student without teachers, teachers, their ensemble."""
+        teachers = self._teachers(run, plan, str, ENSEMBLE)
+        return [*self._students(run, plan, teachers, _Names(), files=True), *teachers]
+
+    def run_among_others(self, run: RunFolder, plan: Plan, name: str, recipe: str, seen: Mapping[str, str]) -> list[Answer]:
+        """A run that is compared with others: its students under the run's name, and its teachers.
+
+        Args:
+            run: the run.
+            plan: its plan.
+            name: what the run is called.
+            recipe: what it shares with runs of other seeds.
+            seen: teachers that other runs have brought: folder → name.
+        """
+        used = set(seen.values())
+        folders = {teacher.name: str(trained_folder(teacher, run).resolve()) for teacher in plan.teachers}
+
+        def called(teacher: str) -> str:
+            known = seen.get(folders[teacher])
+            return known or (teacher if teacher not in used else f"{teacher} of {name}")
+
+        teachers = self._teachers(run, plan, called)
+        names = _Names(name, f"{name} without teachers", recipe, int(plan.request["seed"]))
+        return [*self._students(run, plan, teachers, names, files=False), *teachers]
+
+    def model(self, target: Target) -> Answer:
+        """A checkpoint, a teacher under a shared head, an ONNX file or a table of predictions."""
+        self.events.emit(WorkStarted(f"asking {target.name}"))
+        return {
+            "checkpoint": self._checkpoint,
+            "teacher": self._cofinetuned,
+            "onnx": self._onnx,
+            "predictions": self._predictions,
+        }[target.kind](target)
+
+    def named_teachers(self, text: str, known: Collection[str]) -> list[Answer]:
+        """Teachers that were named on their own, and with several of them their ensemble; ``known`` names are taken."""
+        found = []
+        for reference in parse_references(text, "--teachers"):
+            described = describe(reference)
+            folder = fetch_weights(described)
+            kind: TargetKind = "checkpoint" if described.shared_head is None else "teacher"
+            answer = self.model(Target(unlike(reference.name, known), folder, kind))
+            found.append(replace(answer, role="teacher"))
+        return [*found, ensemble(unlike(ENSEMBLE, known), found)] if len(found) > 1 else found
+
+    def _students(self, run: RunFolder, plan: Plan, teachers: Sequence[Answer], names: _Names, *, files: bool) -> list[Answer]:
+        length = self.max_length or plan.recipe.training.max_length
+        mine = tuple(answer.name for answer in teachers if answer.role == "teacher")
+        together = next((answer.name for answer in teachers if answer.role == "ensemble"), None)
+        found = []
+        for folder, role in students(run):
+            name = names.of(role)
+            self.events.emit(WorkStarted(f"asking {names.said(role)}"))
+            recipe = None if names.recipe is None else names.recipe + (" without teachers" if role != "student" else "")
+            answer = self._classifier(Target(name, folder, "checkpoint"), role, length)
+            found.append(
+                replace(
+                    answer, run=run.path.name, teachers=mine, ensemble=together, recipe=recipe, seed=names.seed
+                )
+            )  # fmt: skip
+        for file in sorted((run.export / "onnx").glob("*.onnx")) if files else []:
+            precision = file.stem.removeprefix("model").strip("_-") or "fp32"
+            name = f"{names.of('student')} {precision}, ONNX"
+            if precision == "bf16" and self.device.type == "cpu":
+                continue  # ONNX Runtime has no bf16 products for CPUs
+            self.events.emit(WorkStarted(f"asking {name}"))
+            answer = self._onnx(Target(name, file, "onnx"), length)
+            found.append(replace(answer, role="export", run=run.path.name, teachers=mine, ensemble=together))
+        return found
+
+    def _teachers(self, run: RunFolder, plan: Plan, called: Callable[[str], str], together: str | None = None) -> list[Answer]:
+        """The run's teachers, and with several of them their ensemble."""
+        if plan.student is not None and not asks_teachers(DISTILL, plan.recipe):
+            return []
+        length = self.max_length or plan.recipe.training.max_length
+        found = []
+        for planned in plan.teachers:
+            folder = trained_folder(planned, run)
+            key = self._key(planned, run, plan)
+            if key not in self._known:
+                self.events.emit(WorkStarted(f"asking teacher {planned.name}"))
+                teacher = load_teachers(plan, run, [planned])[0]
+                logits = answers_of(teacher, folder, self.rows, length, self.device, EVALUATION_BATCH)
+                self._known[key] = logits, teacher.parameter_count
+            logits, size = self._known[key]
+            ordered = logits[:, _order(f"teacher {planned.name}", plan.task.labels, self.task)]
+            found.append(_answer(called(planned.name), "teacher", "checkpoint", ordered, size, folder, run=run.path.name))
+        given = [answer for answer, planned in zip(found, plan.teachers, strict=True) if planned.kind != "assistant"]
+        if len(given) > 1:
+            members = " and ".join(answer.name for answer in given)
+            found.append(ensemble(together or f"{ENSEMBLE} of {members}", given, run.path.name))
+        return found
+
+    def _checkpoint(self, target: Target) -> Answer:
+        return self._classifier(target, "model", self.max_length or text_limit(_described(target)))
+
+    def _classifier(self, target: Target, role: Role, length: int) -> Answer:
+        order = self._order(target, _described(target).head_labels)
+        logits, size = classifier_answers(target.path, self.rows, length, self.device)
+        return _answer(target.name, role, "checkpoint", logits[:, order], size, target.path)
+
+    def _cofinetuned(self, target: Target) -> Answer:
+        labels = json.loads((target.path.resolve().parent / SHARED_HEAD).read_text(encoding="utf-8"))["labels"]
+        teacher = Teacher.cofinetuned(target.path.resolve().name, target.path.resolve(), self._order(target, labels))
+        length = self.max_length or text_limit(_described(target))
+        logits = answers_of(teacher, target.path, self.rows, length, self.device, EVALUATION_BATCH)
+        return _answer(target.name, "model", "checkpoint", logits, teacher.parameter_count, target.path)
+
+    def _onnx(self, target: Target, length: int | None = None) -> Answer:
+        folder = _folder_of(target.path)
+        found = describe(Reference(target.name, str(folder), "model"), weights=False)
+        order = self._order(target, found.head_labels)
+        session = open_session(target.path, torch.get_num_threads(), self.device.type)
+        pairs = self.rows.pairs
+        texts = list(self.rows.texts) if pairs is None else list(zip(self.rows.texts, pairs, strict=True))
+        read_by = Texts.of(load_tokenizer(folder), texts, length or self.max_length or text_limit(found))
+        logits = answers(lambda inputs: run_session(session, inputs), read_by)
+        if not np.isfinite(logits).all():
+            raise RequestError(Problem(str(target.path), "answers with numbers that are not finite"))
+        answer = _answer(target.name, "model", "onnx", logits[:, order], None, target.path)
+        return replace(answer, bytes=target.path.stat().st_size)
+
+    def _predictions(self, target: Target) -> Answer:
+        columns = read(target.path)
+        name = next((name for name in columns.cells if name.lower() in _PREDICTION_COLUMNS), None)
+        if name is None:
+            raise RequestError(
+                Problem(
+                    str(target.path), "has no column with predicted classes", "a column called prediction",
+                    ", ".join(columns.cells),
+                )
+            )  # fmt: skip
+        places = {raw: row for row, raw in enumerate(self.task.raw_labels)}
+        places |= {label: row for row, label in enumerate(self.task.labels)}
+        cells = columns.cells[name]
+        for row, cell in enumerate(cells):
+            if cell not in places:
+                raise RequestError(
+                    Problem(
+                        f"{target.path}:{columns.lines[row]}",
+                        f"{cell!r} is not a class of the task",
+                        ", ".join(self.task.labels[:20]) + ("…" if len(self.task.labels) > 20 else ""),
+                        remedy=did_you_mean(cell, places),
+                    )
+                )
+        predictions = np.array([places[cell] for cell in cells], dtype=np.int64)
+        return Answer(target.name, "model", "predictions", predictions, path=str(target.path))
+
+    def _order(self, target: Target, labels: Sequence[str] | None) -> list[int]:
+        if labels is None:
+            raise RequestError(
+                Problem(str(target.path), "has no classification head", "a checkpoint that was fine-tuned for classification")
+            )
+        return _order(str(target.path), labels, self.task)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What the students of a run are called, and which recipe and seed they are of."""
+
+    student: str = STUDENT
+    alone: str = "without teachers"
+    recipe: str | None = None
+    seed: int | None = None
+
+    def of(self, role: Role) -> str:
+        return self.student if role == "student" else self.alone
+
+    def said(self, role: Role) -> str:
+        """The name in a sentence."""
+        if self.student != STUDENT:
+            return self.of(role)
+        return "the student" if role == "student" else "the student without teachers"
+
+
+def students(run: RunFolder) -> list[tuple[Path, Role]]:
+    """The trained students that a run holds."""
+    known: list[tuple[Path, Role]] = [(run.student, "student"), (run.baseline, "without-teachers")]
+    return [row for row in known if row[0].is_dir()]
+
+
+def classifier_answers(folder: Path, rows: Split, max_length: int, device: torch.device) -> tuple[Logits, int]:
+    """Logits [n, C] of a classification checkpoint in the order of its own head, and its parameter count."""
+    model: Any = load_classifier(folder).to(device).eval()
+    view = tokenise(rows, load_tokenizer(folder), max_length)
+    samples = Samples(rows.labels, {STUDENT: view}, {}, leading=STUDENT)
+    logits = predict(StudentLearner(model), samples, EVALUATION_BATCH, device)[STUDENT]
+    return logits, sum(parameter.numel() for parameter in model.parameters())
+
+
+def _answer(name: str, role: Role, kind: Kind, logits: Logits, size: int | None, path: Path, run: str | None = None) -> Answer:
+    weights = sum(file.stat().st_size for file in path.glob("model*.safetensors")) if path.is_dir() else 0
+    return Answer(name, role, kind, logits.argmax(-1), logits, size, weights or None, run, str(path))
+
+
+def _order(where: str, labels: Sequence[str], task: Task) -> list[int]:
+    return list(range(len(labels))) if tuple(labels) == task.labels else match_labels(where, labels, task)
+
+
+def _described(target: Target) -> Checkpoint:
+    return describe(Reference(target.name, str(target.path), "model"))
+
+
+def _folder_of(file: Path) -> Path:
+    """The folder with the configuration and the tokenizer of an ONNX file: its own, or the one above ``onnx/``.
+
+    Raises:
+        RequestError: they are not there.
+    """
+    for folder in (file.resolve().parent, file.resolve().parent.parent):
+        if (folder / "config.json").is_file() and (folder / "tokenizer.json").is_file():
+            return folder
+    raise RequestError(
+        Problem(
+            str(file), "its configuration and tokenizer are not there", "config.json and tokenizer.json beside it or above it"
+        )
+    )

@@ -1,0 +1,150 @@
+"""The insides of a run's student beside those of its teachers, and the recipe that they suggest.
+
+A student that was trained along a layer map resembles its teachers along that map. So what is suggested says most for runs
+whose recipe compares no layers; for the others it says whether the map was followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from kdcli.data.alignment import align
+from kdcli.data.batching import Samples
+from kdcli.data.task import DEV, Split, Task
+from kdcli.data.tokens import tokenise
+from kdcli.engine.events import Events, WorkStarted
+from kdcli.evaluation.document import Insides, TeacherInsides
+from kdcli.evaluation.insides import insides_of
+from kdcli.jobs.run_folder import RunFolder
+from kdcli.jobs.teachers import load_teachers, trained_folder
+from kdcli.models.loading import load_classifier, load_tokenizer
+from kdcli.models.student import STUDENT, StudentLearner
+from kdcli.plan.plan import DISTILL, Plan
+from kdcli.plan.resolve import asks_teachers
+from kdcli.recipe.schema import LayerLoss, Layers, Recipe, TeacherLayers
+
+MOST_ROWS = 128
+"""How many texts are looked at, at the most."""
+
+_SEED = 0
+Maps = dict[str, dict[int, int]]
+
+
+def measure_insides(run: RunFolder, plan: Plan, task: Task, events: Events, device: torch.device) -> Insides | None:
+    """Compare the layers of a run's student with those of its teachers and assistants, on rows of dev.
+
+    None where there is nothing to compare: the recipe asks no teachers, or the run makes no student.
+    """
+    if plan.student is None or not asks_teachers(DISTILL, plan.recipe):
+        return None
+    names = plan.teacher_names
+    events.emit(WorkStarted(f"comparing the insides with teacher{'s' if len(names) > 1 else ''} {', '.join(names)}"))
+    teachers = load_teachers(plan, run)
+    folders = {STUDENT: run.student} | {name: trained_folder(plan.teacher(name), run) for name in names}
+    samples = _samples(_some_rows(task.dev), folders, plan.recipe.training.max_length)
+    student = StudentLearner(load_classifier(run.student))
+    return insides_of(student, teachers, samples, device, _trained_along(plan), DEV)
+
+
+def _some_rows(split: Split) -> Split:
+    """At most :data:`MOST_ROWS` rows, always the same ones, in their order."""
+    count = min(len(split), MOST_ROWS)
+    return split.select(np.sort(np.random.default_rng(_SEED).choice(len(split), count, replace=False)))
+
+
+def _samples(split: Split, folders: Mapping[str, Path], max_length: int) -> Samples:
+    """The texts as each model's own tokenizer sees them, aligned with the student's tokens."""
+    views = {name: tokenise(split, load_tokenizer(folder), max_length) for name, folder in folders.items()}
+    alignments = {name: align(views[STUDENT], view) for name, view in views.items() if name != STUDENT}
+    return Samples(None, views, alignments, leading=STUDENT)
+
+
+def _trained_along(plan: Plan) -> Maps:
+    """Teacher → all pairs of layers that the student's own training compares; what a later loss says holds."""
+    maps: Maps = {}
+    for stage in plan.hops[-1].stages:
+        for term in stage.terms:
+            for teacher, pairs in term.layers.items():
+                maps.setdefault(teacher, {}).update(pairs)
+    return maps
+
+
+def suggested_recipe(plan: Plan, insides: Insides, run: str = "") -> str:
+    """The run's recipe with the layer maps of highest CKA, as the text of a recipe file.
+
+    A loss's own layers give way to them, those of the embeddings (layer 0) excepted; ``top``, where it is a loss's default,
+    stays. Recipes with assistants keep their layers: none of their trainings but the last one has this student.
+
+    A student that was trained along a map resembles its teachers along that map, so this says most for runs whose recipe
+    compares no layers; such a recipe still needs a loss that does.
+
+    Args:
+        plan: of the run.
+        insides: of the run's student.
+        run: where the run is; stands in the comment at the top.
+    """
+    recipe = plan.recipe
+    data = recipe.model_dump(exclude_defaults=True, by_alias=True)
+    data["name"] = f"{recipe.name}-suggested"
+    suggested = {} if recipe.assistants else {entry.teacher: entry.suggested for entry in insides.teachers}
+    if suggested:
+        given = [teacher.name for teacher in plan.given_teachers]
+        data["layers"] = {name: _changed(recipe.layers, name, suggested) for name in given}
+        for stage, written in zip(recipe.stages, data["stages"], strict=True):
+            for loss, term in zip(stage.objective, written["objective"], strict=True):
+                if isinstance(loss, LayerLoss) and loss.layers is not None and "layers" in term:
+                    own = {name: _changed(loss.layers, name, suggested) for name in given}
+                    _replace_layers(term, loss, own, data["layers"])
+    ordered = {key: data[key] for key in Recipe.model_fields if key in data}
+    text = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    return "".join(f"# {' '.join(line.split())}\n" for line in _explanation(plan, insides, run)) + text
+
+
+def _replace_layers(term: dict[str, Any], loss: LayerLoss, own: dict[str, Any], common: dict[str, Any]) -> None:
+    """Let a loss go by the recipe's layers, or by its own where it compares embeddings too."""
+    assert loss.layers is not None
+    specs = list(loss.layers.values()) if isinstance(loss.layers, dict) else [loss.layers]
+    if all(spec == "embeddings" or (isinstance(spec, dict) and set(spec) == {0}) for spec in specs):
+        return
+    if own != common:
+        term["layers"] = own
+    elif type(loss).model_fields["layers"].default is None:
+        del term["layers"]
+    else:
+        term["layers"] = None
+
+
+def _changed(layers: Layers, teacher: str, suggested: Mapping[str, dict[int, int]]) -> TeacherLayers:
+    """What a recipe says of a teacher's layers, with the suggested map in place of all but the embeddings."""
+    spec: TeacherLayers = layers.get(teacher, "uniform") if isinstance(layers, dict) else layers
+    if teacher not in suggested:
+        return spec
+    pairs = {0: 0} if spec == "embeddings" else spec if isinstance(spec, dict) else {}
+    return {ours: theirs for ours, theirs in pairs.items() if ours == 0} | suggested[teacher]
+
+
+def _explanation(plan: Plan, insides: Insides, run: str) -> list[str]:
+    """The comment at the top."""
+    student = plan.student_or_fail
+    lines = [
+        f"The layer maps of highest CKA, from {f'the run {run}' if run else 'a run'}: recipe {plan.recipe.name}, "
+        f"{plan.task.name}, student {student.reference}, seed {plan.request['seed']};",
+        f"{insides.rows} rows of {insides.split}, {insides.tokens} tokens.",
+    ]
+    lines += [_line(entry) for entry in insides.teachers]
+    if plan.recipe.assistants:
+        lines.append("The recipe has assistants, whose layers cannot be named in it, so its layers are as they were.")
+    elif not any(term.layers for stage in plan.hops[-1].stages for term in stage.terms):
+        lines.append("No loss of the recipe compares layers, so add one that does, such as {loss: hidden-mse}.")
+    return lines
+
+
+def _line(entry: TeacherInsides) -> str:
+    before = "not compared so far" if entry.map_cka is None else f"so far {entry.map} with CKA {entry.map_cka:.3f}"
+    return f"{entry.teacher}: {entry.suggested} with CKA {entry.suggested_cka:.3f}; {before}"

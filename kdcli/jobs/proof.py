@@ -1,0 +1,140 @@
+"""What an evaluation leaves behind: the document, the tables, the model card and the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import ValidationError
+
+from kdcli import __version__
+from kdcli.data.task import DEV, TEST, Task
+from kdcli.engine.events import Events, Note, WorkStarted
+from kdcli.evaluation.comparison import Answer
+from kdcli.evaluation.document import Evaluation, Insides
+from kdcli.evaluation.report import Material, write_report
+from kdcli.evaluation.tables import write_tables
+from kdcli.files import write_json, write_text
+from kdcli.jobs.card import model_card
+from kdcli.jobs.insides import measure_insides
+from kdcli.jobs.run_folder import RunFolder
+from kdcli.plan.plan import Plan
+
+INSIDES = "insides.json"
+
+
+def write_proof(
+    run: RunFolder,
+    plan: Plan,
+    task: Task,
+    evaluation: Evaluation,
+    answers: Sequence[Answer],
+    device: torch.device,
+    events: Events,
+    report: bool = True,
+) -> Path | None:
+    """Keep an evaluation of a run in its folder: document and model card, and with ``report`` tables, insides and report.
+
+    Returns the report's path, or None.
+    """
+    write_json(_document(run, evaluation.split), evaluation.model_dump(mode="json"))
+    if run.student.is_dir():
+        write_text(run.student / "README.md", model_card(plan, _evaluations(run)))
+    if not report:
+        return None
+    events.emit(WorkStarted("writing the report"))
+    write_tables(run.path / "tables" / evaluation.split, task, evaluation, answers)
+    if not (run.path / INSIDES).is_file() and plan.student is not None:
+        insides = measure_insides(run, plan, task, events, device)
+        if insides is not None:
+            write_json(run.path / INSIDES, insides.model_dump(mode="json"))
+    page = write_run_report(run, plan)
+    events.emit(Note(f"report: {page}"))
+    return page
+
+
+def write_comparison(
+    folder: Path, task: Task, evaluation: Evaluation, answers: Sequence[Answer], events: Events, report: bool = True
+) -> Path | None:
+    """Keep an evaluation that belongs to no single run in a folder of its own; returns the report's path, or None."""
+    write_json(folder / "evaluation.json", evaluation.model_dump(mode="json"))
+    if not report:
+        return None
+    events.emit(WorkStarted("writing the report"))
+    write_tables(folder / "tables" / evaluation.split, task, evaluation, answers)
+    environment = {"kdcli": __version__, "data": f"{evaluation.source} ({evaluation.fingerprint})"}
+    page = write_report(Material(folder.resolve().name, [evaluation], environment=environment), folder)
+    events.emit(Note(f"report: {page}"))
+    return page
+
+
+def write_run_report(run: RunFolder, plan: Plan) -> Path:
+    """Write ``report.html`` and its pictures from what lies in a run's folder; at least one evaluation must be there."""
+    insides = _read(run.path / INSIDES)
+    return write_report(
+        Material(
+            title=run.path.name,
+            evaluations=_evaluations(run),
+            insides=None if insides is None else Insides.model_validate(insides),
+            metrics=_metrics(run),
+            recipe=yaml.safe_dump(
+                plan.recipe.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False, allow_unicode=True
+            ),
+            environment=_environment(plan),
+            benchmark=_read(run.export / "benchmark.json"),
+        ),
+        run.path,
+    )
+
+
+def _document(run: RunFolder, split: str) -> Path:
+    return run.evaluation if split == DEV else run.evaluation.with_name(f"evaluation-{split}.json")
+
+
+def _evaluations(run: RunFolder) -> list[Evaluation]:
+    """The evaluations that a run's folder holds, test first; those of earlier versions are left out."""
+    found = []
+    for split in (TEST, DEV):
+        data = _read(_document(run, split))
+        try:
+            found += [] if data is None else [Evaluation.model_validate(data)]
+        except ValidationError:
+            continue
+    return found
+
+
+def _environment(plan: Plan) -> dict[str, str]:
+    """What the run was made with."""
+    splits = {
+        f"{name} split": f"{split.rows} rows, {split.source} ({split.fingerprint})" for name, split in plan.task.splits.items()
+    }
+    return {
+        "kdcli": __version__,
+        "seed": str(plan.request["seed"]),
+        "device": plan.device,
+        "precision": plan.precision,
+        **splits,
+        **{f"teacher {teacher.name}": f"{teacher.reference} ({teacher.fingerprint})" for teacher in plan.teachers},
+        **plan.versions,
+    }
+
+
+def _metrics(run: RunFolder) -> list[Mapping[str, Any]]:
+    """What the training logged; a line that a kill cut off is left out."""
+    if not run.metrics.is_file():
+        return []
+    lines = []
+    for line in run.metrics.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,0 +1,83 @@
+"""Shares of a score against scipy; how often their intervals hold the truth is in ``test_coverage.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from kdcli.errors import RequestError
+from kdcli.evaluation.metrics import Classes, score
+from kdcli.evaluation.retention import retention
+
+METRICS = ("accuracy", "macro-f1", "matthews")
+
+
+def drawn(count: int, ours: float, theirs: float, seed: int) -> tuple[Classes, Classes, Classes]:
+    """Two classes, answers that are right with those chances, and labels."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random(count) < 0.4).astype(np.int64)
+    one, other = (np.where(generator.random(count) < chance, labels, 1 - labels) for chance in (ours, theirs))
+    return one, other, labels
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_share_is_the_quotient_of_the_scores_with_the_interval_of_the_paired_bootstrap_by_scipy(metric: str) -> None:
+    answers = drawn(120, 0.85, 0.92, 1)
+
+    def share(ours: Classes, theirs: Classes, labels: Classes) -> float:
+        return score(metric, ours, labels) / score(metric, theirs, labels)
+
+    expected: Any = stats.bootstrap(answers, share, paired=True, vectorized=False, n_resamples=499, method="percentile", rng=0)
+    low, high = expected.confidence_interval
+    found = retention(metric, *answers, "bert")
+    assert found is not None
+    assert found.of == "bert"
+    assert found.value == pytest.approx(share(*answers))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.12 * (high - low))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_model_keeps_all_of_its_own_score(metric: str) -> None:
+    ours, _, labels = drawn(60, 0.9, 0.9, 2)
+    found = retention(metric, ours, ours, labels, "itself")
+    assert found is not None
+    assert (found.value, found.low, found.high) == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_where_the_other_model_scores_nothing_there_is_nothing_to_keep() -> None:
+    labels = np.array([0, 1] * 10)
+    assert retention("accuracy", labels, 1 - labels, labels, "bert") is None
+    assert retention("matthews", labels, 1 - labels, labels, "bert") is None
+    assert retention("matthews", labels, np.zeros_like(labels), labels, "bert") is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "matthews"])
+def test_a_model_that_scores_nothing_on_some_resamples_gives_no_infinite_interval(metric: str, seed: int) -> None:
+    ours, theirs, labels = drawn(12, 0.7, 0.4, seed)
+    theirs[labels.argmax()], theirs[labels.argmin()] = 1, 0  # right once in each class
+    found = retention(metric, ours, theirs, labels, "bert")
+    assert found is None or np.isfinite([found.value, found.low, found.high]).all()
+
+
+def test_a_single_sample_has_an_interval() -> None:
+    one = np.array([1])
+    found = retention("accuracy", one, one, one, "bert")
+    assert found is not None
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+def test_a_model_may_keep_less_than_nothing() -> None:
+    labels = np.array([0, 1] * 10)
+    found = retention("matthews", 1 - labels, labels, labels, "bert")
+    assert found is not None
+    assert (found.value, found.low, found.high) == pytest.approx((-1.0, -1.0, -1.0))
+
+
+def test_predictions_that_do_not_belong_to_the_labels_are_refused() -> None:
+    ours, theirs, labels = drawn(20, 0.9, 0.9, 0)
+    with pytest.raises(RequestError, match="do not belong to the labels"):
+        retention("accuracy", ours[:-1], theirs, labels, "bert")

@@ -1,0 +1,65 @@
+"""CSV tables: what is in them, and that they are read back."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kdcli.evaluation.comparison import compare
+from kdcli.evaluation.tables import write_tables
+from tests.evaluation.test_comparison import ALL, BERT, STUDENT, answer, task
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    write_tables(tmp_path / "tables", task(), compare(task(), "dev", ALL), ALL)
+    return tmp_path / "tables"
+
+
+def test_there_is_a_row_per_model_class_difference_and_sample(tables: Path) -> None:
+    scores = {row["model"]: row for row in read(tables / "scores.csv")}
+    assert float(scores["student"]["accuracy"]) == 0.8
+    assert float(scores["student"]["of best teacher"]) == pytest.approx(0.8 / 0.95)
+    assert scores["majority class"]["ece"] == ""
+    assert len(read(tables / "classes.csv")) == 2 * len(ALL)
+    assert {row["theirs"] for row in read(tables / "differences.csv")} >= {"bert", "roberta"}
+    predictions = read(tables / "predictions.csv")
+    assert len(predictions) == 40
+    assert sum(row["label"] == row["model student"] for row in predictions) == 32
+
+
+def test_changed_samples_are_those_that_teacher_and_student_answer_differently(tables: Path) -> None:
+    rows = read(tables / "changed-student-roberta.csv")
+    assert len(rows) == 6
+    assert {row["change"] for row in rows} == {"lost"}
+    assert all(row["teacher"] != row["student"] and row["text"] for row in rows)
+    assert {row["kind"] for row in read(tables / "slices-student-roberta.csv")} <= {"length", "label", "word"}
+
+
+def test_texts_with_commas_quotes_and_line_ends_come_back_as_they_were(tmp_path: Path) -> None:
+    odd = 'one, "two"\nthree\r'
+    strange = task()
+    dev = replace(strange.dev, texts=[odd, *strange.dev.texts[1:]])
+    strange = replace(strange, splits={**strange.splits, "dev": dev})
+    write_tables(tmp_path / "tables", strange, compare(strange, "dev", [STUDENT]), [STUDENT])
+    assert read(tmp_path / "tables" / "predictions.csv")[0]["text"] == odd
+
+
+def test_names_that_are_no_file_names_are_made_so(tmp_path: Path) -> None:
+    answers = [answer("runs/a: best", "student", 30, teachers=("../bert",)), replace(BERT, name="../bert")]
+    write_tables(tmp_path / "tables", task(), compare(task(), "dev", answers), answers)
+    assert (tmp_path / "tables" / "changed-runs-a-best-bert.csv").is_file()
+
+
+def test_tables_of_before_are_replaced(tables: Path) -> None:
+    (tables / "old.csv").touch()
+    write_tables(tables, task(), compare(task(), "dev", [STUDENT]), [STUDENT])
+    assert not (tables / "old.csv").exists()
