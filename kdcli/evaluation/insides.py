@@ -32,7 +32,7 @@ MOST_TOKENS = 2048
 """How many tokens CKA is computed over, at the most."""
 
 _SEED = 0
-_MOST_CELLS = 2**17  # of one head's attention in a batch: 8 texts of 128 tokens
+_MOST_CELLS = 2**16  # of one head's attention in a batch: 4 texts of 128 tokens
 _LOWEST_LOG = math.log(1e-9)
 
 

@@ -238,7 +238,7 @@ def heatmap(name: str, grid: Grid, chosen: Mapping[int, int], suggested: Mapping
             bar = figure.colorbar(mesh, ax=axes, pad=0.02, aspect=14)
             bar.outline.set_visible(False)
             bar.ax.yaxis.set_major_locator(_ticker().MaxNLocator(3))
-        axes.set(title=_shown(grid.title, 54), xlabel=grid.columns, ylabel=grid.rows)
+        axes.set(title=_shown(grid.title, 54), xlabel=_shown(grid.columns), ylabel=grid.rows)
         _number(axes.yaxis, grid.first_row, high)
         _number(axes.xaxis, grid.first_column, wide)
         marks = _mark(axes, grid, chosen, suggested, small=not written)

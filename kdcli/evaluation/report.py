@@ -160,7 +160,7 @@ def lay_out(material: Material) -> Page:
         insides=[_insides(place, each) for place, each in enumerate(material.insides.teachers, 1)] if material.insides else [],
         curves=_curves(material, first.metric),
         costs=_costs(first, material.benchmark),
-        latencies=_latencies(material.benchmark),
+        latencies=latencies(material.benchmark),
         methods=methods(material),
     )
 
@@ -329,8 +329,8 @@ def _costs(evaluation: Evaluation, benchmark: Mapping[str, Any] | None) -> list[
     sized = [(model, model.parameters, model.bytes) for model in evaluation.models]
     by_parameters = [Point(m.name, m.role, count / 1e6, m.scores[metric]) for m, count, _ in sized if count]
     by_bytes = [Point(m.name, m.role, size / 1e6, m.scores[metric]) for m, _, size in sized if size]
-    shape = _latencies(benchmark)
-    by_time = _timed(evaluation, benchmark, shape) if benchmark and shape else []
+    shape = latencies(benchmark)
+    by_time = timed_points(evaluation, benchmark, shape) if benchmark and shape else []
     where = f"Median of a batch of {shape.batch} with {shape.length} tokens each. " if shape else ""
     files = "An ONNX file that was not evaluated has the student’s score less what the export’s check found it to lose."
     kinds = (
@@ -346,7 +346,8 @@ def _costs(evaluation: Evaluation, benchmark: Mapping[str, Any] | None) -> list[
     ]
 
 
-def _timed(evaluation: Evaluation, benchmark: Mapping[str, Any], shape: Latencies) -> list[Point]:
+def timed_points(evaluation: Evaluation, benchmark: Mapping[str, Any], shape: Latencies) -> list[Point]:
+    """Scores against milliseconds; an ONNX file has its own score, or else the student's less what the export's check lost."""
     metric = evaluation.metric
     models = {model.name: model for model in evaluation.models}
     models.setdefault("student", main_model(evaluation))
@@ -366,7 +367,7 @@ def _timed(evaluation: Evaluation, benchmark: Mapping[str, Any], shape: Latencie
     return found
 
 
-def _latencies(benchmark: Mapping[str, Any] | None) -> Latencies | None:
+def latencies(benchmark: Mapping[str, Any] | None) -> Latencies | None:
     """The benchmark's entries at its middle shape."""
     rows = benchmark.get("latencies", []) if benchmark else []
     if not benchmark or not rows:
@@ -391,8 +392,9 @@ def methods(material: Material) -> list[str]:
     seeds = [each for evaluation in evaluations for each in evaluation.recipe_differences]
     tables = [each for evaluation in evaluations for each in evaluation.agreements]
     compared: list[Difference] = [*pairs, *seeds]
+    how = "Wilson’s method" if evaluations[0].metric == "accuracy" else "the percentile bootstrap"
     told = [
-        (True, "Intervals of scores: 95 %, bootstrap over samples. They say nothing about other seeds."),
+        (True, f"Intervals of scores: 95 % over samples, by {how}. They say nothing about other seeds."),
         (
             any(model.retention or model.retention_of_ensemble for model in models),
             "Retention: our score divided by the teacher’s; 95 % interval by the paired bootstrap over the same samples.",
@@ -418,7 +420,7 @@ def methods(material: Material) -> list[str]:
             "Insides: linear CKA (Kornblith et al. 2019) of the states of tokens that both tokenizers have, aligned by text.",
         ),
         (
-            _latencies(material.benchmark) is not None,
+            latencies(material.benchmark) is not None,
             "Latency: models timed in turns with the same threads; medians with 95 % bootstrap intervals.",
         ),
     ]

@@ -85,8 +85,20 @@ class Pairs:
         return ours - theirs
 
     def both_resampled(self, metric: str, times: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
-        """Our score and theirs on the same ``times`` bootstrap resamples; [times] each."""
+        """Our score and theirs on the same ``times`` bootstrap resamples; [times] each.
+
+        Accuracies are drawn from the 2×2 table of right and wrong with half a sample more in each cell (Agresti and Min 2005):
+        where two models differ on a handful of samples, or on none, the samples themselves vary too little.
+        """
+        if metric == "accuracy":
+            return self._accuracies(times, generator)
         return self._both(metric, _drawn(self.counts, times, generator))
+
+    def _accuracies(self, times: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
+        right, also = self.ours == self.labels, self.theirs == self.labels
+        cells = np.array([self.counts[cell].sum() for cell in (right & also, right & ~also, ~right & also, ~right & ~also)])
+        drawn = generator.multinomial(self.samples, (cells + 0.5) / (self.samples + 2), size=times) / self.samples
+        return drawn[:, 0] + drawn[:, 1], drawn[:, 0] + drawn[:, 2]
 
     def swapped(self, metric: str, times: int, generator: np.random.Generator) -> Floats:
         """The difference after the two answers to each sample were exchanged by the toss of a coin; [times]."""

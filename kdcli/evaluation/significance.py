@@ -169,8 +169,9 @@ def _compare(
 def difference_interval(metric: str, ours: Classes, theirs: Classes, labels: Classes, seed: int = 0) -> tuple[float, float]:
     """95 % interval of our score minus theirs by the paired percentile bootstrap over samples, as fractions.
 
-    Efron and Tibshirani 1993, chapter 13. Too narrow where the models differ on fewer than ten samples or so, and of no
-    width where they answer all alike. Shapes: [n] each.
+    Efron and Tibshirani 1993, chapter 13; accuracies as :meth:`kdcli.evaluation.resampling.Pairs.both_resampled` has them. Of
+    other metrics too narrow where the models differ on fewer than ten samples or so, and of no width where they answer all
+    alike. Shapes: [n] each.
     """
     drawn = Pairs.of(ours, theirs, labels).resampled(metric, _TIMES, np.random.default_rng(seed))
     low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])

@@ -108,7 +108,7 @@ def distill(
         task, device = open_run.prepared.task, open_run.trainer.accelerator.device
         evaluation, answers = _evaluate(open_run, teachers, logits, gates)
         for note in evaluation.notes:
-            open_run.events.emit(Note(note, warning=True))
+            open_run.events.emit(Note(note))
         open_run.once(lambda: write_proof(run, plan, task, evaluation, answers, device, events, report))
         return run, evaluation
 

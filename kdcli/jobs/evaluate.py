@@ -99,7 +99,7 @@ def evaluate(request: EvaluateRequest, events: Events) -> Evaluated:
     events.emit(WorkStarted("comparing"))
     evaluation = with_gates(compare(task, split, answers, notes), request.gates)
     for note in evaluation.notes:
-        events.emit(Note(note, warning=True))
+        events.emit(Note(note))
     if alone is not None and request.suggest_map is not None:
         _suggest_map(request.suggest_map, RunFolder(alone.path), plans[alone.name], task, events, request)
     if len(targets) == 1 and alone is not None and own_data and request.out is None:

@@ -77,7 +77,8 @@ def test_evaluate_and_export_without_further_words_take_the_latest_run(
     assert scored.exit_code == 0, scored.output
     document = json.loads(scored.stdout)
     assert document["split"] == "test"
-    assert {model["role"] for model in document["models"]} == {"student", "teacher", "majority"}
+    assert {model["role"] for model in document["models"]} == {"student", "teacher", "ensemble", "majority"}
+    assert (finished[0] / "runs" / "latest" / "report.html").is_file()
     exported = kdcli("export", "--onnx", "--json")
     assert exported.exit_code == 0, exported.output
     assert Path(json.loads(exported.stdout)["folder"]).is_dir()
@@ -86,16 +87,24 @@ def test_evaluate_and_export_without_further_words_take_the_latest_run(
 
 def test_gates_exit_with_1_and_a_sentence(finished: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished[0])
-    broken = kdcli("evaluate", "--min-score", "1.01", "--min-retention", "2")
+    broken = kdcli("evaluate", "--no-report", "--min-score", "1.01", "--min-retention", "200%", "--junit", "gates.xml")
     assert broken.exit_code == 1
     assert "--min-score 1.01" in broken.stderr
-    assert "--min-retention 2" in broken.stderr
-    assert kdcli("evaluate", "--min-score", "0.1").exit_code == 0
+    assert "--min-retention 200%" in broken.stderr
+    assert 'failures="2"' in (finished[0] / "gates.xml").read_text()
+    assert kdcli("evaluate", "--no-report", "--min-score", "0.1:bound").exit_code == 0
+    assert kdcli("evaluate", "--min-score", "high").exit_code == 2
+
+
+def test_the_schema_of_the_document_is_printed() -> None:
+    done = kdcli("evaluate", "--json-schema")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["title"] == "Evaluation"
 
 
 def test_quiet_says_nothing_but_the_result(finished: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished[0])
-    done = kdcli("evaluate", "--quiet")
+    done = kdcli("evaluate", "--quiet", "--no-report")
     assert done.stderr == ""
     assert "student" in done.stdout
 

@@ -32,6 +32,10 @@ class Browser:
         self._command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.driver.get(page.resolve().as_uri())
 
+    def media(self, name: Literal["print", "screen", ""]) -> None:
+        """Show the open page as it would be printed, or with the empty name as it was."""
+        self._command("Emulation.setEmulatedMedia", media=name)
+
     def run(self, script: str) -> Any:
         """What a JavaScript function's body returns."""
         return self.driver.execute_script(script)

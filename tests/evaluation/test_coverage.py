@@ -90,6 +90,20 @@ def test_the_interval_of_a_difference_holds_the_truth_in_95_percent_of_worlds() 
     assert LOWEST <= np.mean([low <= truth <= high for low, high in found]) <= HIGHEST
 
 
+@pytest.mark.parametrize(("samples", "only_ours", "only_theirs"), [(40, 0.02, 0.1), (100, 0.01, 0.04), (300, 0.05, 0.08)])
+def test_the_interval_of_two_accuracies_is_not_too_narrow_where_few_answers_differ(
+    samples: int, only_ours: float, only_theirs: float
+) -> None:
+    generator = np.random.default_rng(1)
+    labels, held = np.zeros(samples, dtype=np.int64), []
+    for seed in range(WORLDS):
+        cells = generator.multinomial(samples, [only_ours, only_theirs, 0.75 - only_ours - only_theirs, 0.25])
+        ours, theirs = np.repeat([0, 1, 0, 1], cells), np.repeat([1, 0, 0, 1], cells)
+        low, high = difference_interval("accuracy", ours, theirs, labels, seed)
+        held.append(low - 1e-12 <= only_ours - only_theirs <= high + 1e-12)
+    assert LOWEST <= np.mean(held) <= 0.99
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "macro-f1"])
 def test_the_interval_of_retention_holds_the_truth_in_95_percent_of_worlds(metric: str) -> None:
     truth = true_score(metric, 0.1) / true_score(metric)
