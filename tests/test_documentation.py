@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import typer.main
+import yaml
 
 from kdcli.cli.main import app
+from kdcli.evaluation.document import AgreementTable, Evaluation, GateResult, ModelScore
+from kdcli.evaluation.significance import ModelDifference
 from kdcli.recipe.loading import loads
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +49,24 @@ def test_command_in_the_documentation_parses(page: str, command: str) -> None:
         name, *words = words
         found = found.commands[name]
     found.make_context(name, list(words))
+
+
+def test_the_workflow_in_the_documentation_runs_commands_that_parse() -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (block,) = [text for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "runs-on" in text]
+    steps = yaml.safe_load(block)["jobs"]["student"]["steps"]
+    commands = [step["run"] for step in steps if step.get("run", "").startswith("kdcli ")]
+    assert [command.split()[1] for command in commands] == ["distill", "evaluate", "export"]
+    for command in commands:
+        _, name, *words = shlex.split(command)
+        typer.main.get_group(app).commands[name].make_context(name, list(words))
+
+
+def test_every_field_of_the_document_is_documented() -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    for part in (Evaluation, ModelScore, ModelDifference, AgreementTable, GateResult):
+        for field in part.model_json_schema(mode="serialization")["properties"]:
+            assert f"`{field}" in page or field == "metric", f"{part.__name__}.{field}"
 
 
 @pytest.mark.parametrize(("page", "text"), RECIPES)

@@ -25,6 +25,7 @@ _MOST_CONFUSIONS = 12
 _NBSP = "\u00a0"
 _BRIGHT = "Brighter is more alike."
 _CKA = "Linear CKA: 1 where two layers hold the same up to rotation and scale."
+_FILES = "An ONNX file that was not evaluated has the student’s score less what the export’s check found it to lose."
 _KL = "KL(teacher ‖ student) in nats per query token, mean over heads."
 
 
@@ -82,7 +83,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Latencies:
-    """What the benchmark found at one shape: its entries of ``latencies``, the fastest first."""
+    """What the benchmark found at one shape: its entries of ``latency``, the fastest first."""
 
     batch: int
     length: int
@@ -325,18 +326,17 @@ def _curves(material: Material, metric: str) -> list[Shown]:
 
 def _costs(evaluation: Evaluation, benchmark: Mapping[str, Any] | None) -> list[Shown]:
     """Scores against parameters, bytes and latency, each where at least two models can be compared."""
-    metric = evaluation.metric
+    metric, shape = evaluation.metric, latencies(benchmark)
     sized = [(model, model.parameters, model.bytes) for model in evaluation.models]
     by_parameters = [Point(m.name, m.role, count / 1e6, m.scores[metric]) for m, count, _ in sized if count]
     by_bytes = [Point(m.name, m.role, size / 1e6, m.scores[metric]) for m, _, size in sized if size]
-    shape = latencies(benchmark)
-    by_time = timed_points(evaluation, benchmark, shape) if benchmark and shape else []
-    where = f"Median of a batch of {shape.batch} with {shape.length} tokens each. " if shape else ""
-    files = "An ONNX file that was not evaluated has the student’s score less what the export’s check found it to lose."
+    by_time, words = timed_points(evaluation, benchmark) if benchmark else [], ""
+    if shape is not None:
+        words = f"Median of a batch of {shape.batch} with {shape.length} tokens each. {_FILES}"
     kinds = (
         ("parameters", "Score and parameters", "million parameters", by_parameters, ""),
         ("bytes", "Score and size", "MB on the disk", by_bytes, ""),
-        ("latency", "Score and latency", "milliseconds", by_time, where + files),
+        ("latency", "Score and latency", "milliseconds", by_time, words),
     )
     joined = "No other model is better than the joined ones in both."
     return [
@@ -346,30 +346,36 @@ def _costs(evaluation: Evaluation, benchmark: Mapping[str, Any] | None) -> list[
     ]
 
 
-def timed_points(evaluation: Evaluation, benchmark: Mapping[str, Any], shape: Latencies) -> list[Point]:
-    """Scores against milliseconds; an ONNX file has its own score, or else the student's less what the export's check lost."""
-    metric = evaluation.metric
+def timed_points(evaluation: Evaluation, benchmark: Mapping[str, Any]) -> list[Point]:
+    """Scores against the milliseconds of the benchmark's middle shape; those whose score is not known are left out."""
+    shape = latencies(benchmark)
     models = {model.name: model for model in evaluation.models}
     models.setdefault("student", main_model(evaluation))
-    files = {f"onnx {each['precision']}": each for each in benchmark.get("variants", [])}
+    files = {f"onnx {each['precision']}": each for each in benchmark["variants"]}
     found = []
-    for row in shape.rows:
-        model, variant = models.get(row["model"]), files.get(row["engine"])
-        if model is None:
-            continue
-        role, score = model.role, model.scores[metric]
-        if variant is not None:
-            role = "export"
-            exported = [each for each in evaluation.of("export") if each.path and each.path.endswith(variant["file"])]
-            lost = ((variant.get("check") or {}).get("split") or {}).get("drop", 0.0) / 100
-            score = exported[0].scores[metric] if exported else score - lost
-        found.append(Point(f"{row['model']}, {row['engine']}", role, row["p50_ms"], score))
+    for row in shape.rows if shape else []:
+        model, file = models.get(row["model"]), files.get(row["engine"])
+        if model is not None:
+            score = model.scores[evaluation.metric] if file is None else _score_of_file(evaluation, model, file)
+            role = model.role if file is None else "export"
+            found += [] if score is None else [Point(f"{row['model']}, {row['engine']}", role, row["p50_ms"], score)]
     return found
+
+
+def _score_of_file(evaluation: Evaluation, model: ModelScore, file: Mapping[str, Any]) -> float | None:
+    """What an ONNX file scores: its own score, or else the model's less what the export's check found it to lose."""
+    for each in evaluation.of("export"):
+        if each.path and each.path.endswith(file["file"]):
+            return each.scores[evaluation.metric]
+    split = file["check"]["split"] if file["check"] else {}
+    if split.get("metric") != evaluation.metric:
+        return None
+    return model.scores[evaluation.metric] - float(split["drop"]) / 100
 
 
 def latencies(benchmark: Mapping[str, Any] | None) -> Latencies | None:
     """The benchmark's entries at its middle shape."""
-    rows = benchmark.get("latencies", []) if benchmark else []
+    rows = benchmark["latency"] if benchmark else []
     if not benchmark or not rows:
         return None
     shapes = sorted({(row["batch"], row["length"]) for row in rows})
@@ -377,7 +383,7 @@ def latencies(benchmark: Mapping[str, Any] | None) -> Latencies | None:
     middle = batches[len(batches) // 2], lengths[len(lengths) // 2]
     batch, length = middle if middle in shapes else shapes[len(shapes) // 2]
     chosen = [row for row in rows if (row["batch"], row["length"]) == (batch, length)]
-    machine = benchmark.get("machine", {})
+    machine = benchmark["machine"]
     versions = [f"{name} {machine[name]}" for name in ("torch", "onnxruntime") if machine.get(name)]
     threads = [f"{machine['threads']} threads"] if machine.get("threads") else []
     about = [str(machine[key]) for key in ("processor", "gpu") if machine.get(key)] + threads + versions
@@ -478,6 +484,7 @@ def _rendered(material: Material, page: Page) -> str:
         "short_count": short_count,
         "megabytes": megabytes,
         "three_figures": three_figures,
+        "together": lambda words: words.replace(" %", f"{_NBSP}%"),
         "lost_most": lost_most,
         "drawing": lambda picture: Markup(picture.inline),
     }

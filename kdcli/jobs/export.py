@@ -34,6 +34,7 @@ from kdcli.export.sessions import check_provider, open_session
 from kdcli.export.variants import DEFAULT, FILES, Asked, Variant, Workshop
 from kdcli.files import whole_folder, write_json
 from kdcli.jobs.preparation import load_task_of
+from kdcli.jobs.proof import refresh_report
 from kdcli.jobs.run_folder import RunFolder, find_run
 from kdcli.jobs.teachers import load_teachers, trained_folder
 from kdcli.jobs.timing import Runner, file_runner, run_benchmark, torch_runners
@@ -204,6 +205,8 @@ def export(request: ExportRequest, events: Events) -> Export:
         if latencies:
             draw(latencies, done.machine, partial / "benchmark.png")
     events.emit(Note(f"written: {done.folder}"))
+    if source.run is not None and source.plan is not None and source.folder == source.run.export:
+        refresh_report(source.run, source.plan)
     return done
 
 

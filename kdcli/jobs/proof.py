@@ -24,7 +24,7 @@ from kdcli.jobs.insides import measure_insides
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.plan.plan import Plan
 
-INSIDES = "insides.json"
+INSIDES, REPORT = "insides.json", "report.html"
 
 
 def write_proof(
@@ -89,6 +89,12 @@ def write_run_report(run: RunFolder, plan: Plan) -> Path:
         ),
         run.path,
     )
+
+
+def refresh_report(run: RunFolder, plan: Plan) -> None:
+    """Write a run's report again, where it has one, with what has come since."""
+    if (run.path / REPORT).is_file() and _evaluations(run):
+        write_run_report(run, plan)
 
 
 def _document(run: RunFolder, split: str) -> Path:

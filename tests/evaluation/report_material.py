@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,10 @@ from kdcli.data.task import Split, Task
 from kdcli.evaluation.comparison import Answer, compare, ensemble
 from kdcli.evaluation.document import Evaluation, GateResult, Insides, Kind, Role, TeacherInsides
 from kdcli.evaluation.report import Material
+from kdcli.export.gate import Check, SplitCheck
+from kdcli.export.latency import Latency
+from kdcli.export.variants import Variant
+from kdcli.jobs.export import Export
 
 WORDS = ["film", "story", "plot", "actor", "scene", "music", "ending", "camera", "light", "sound"]
 MARKUP = '<script>alert("x")</script> & $a_b$'
@@ -64,7 +69,8 @@ def evaluation_of(task: Task, answers: Sequence[Answer], split: str = "test") ->
     """The answers, compared, with a gate that holds and one that does not."""
     found = compare(task, split, answers, ["The labels were made up."])
     name = found.models[0].name
-    kept, lost = "70.0 is above 50.0", "90.0 % is below 99.0 %"
+    kept = f"--min-score 0.5: accuracy of {name} is 0.7000 on test"
+    lost = f"--min-retention 0.99: the share of the teacher's score that {name} keeps is 0.9000 on test"
     gates = [
         GateResult(gate="--min-score 0.5", model=name, value=0.7, limit=0.5, passed=True, sentence=kept),
         GateResult(gate="--min-retention 0.99", model=name, value=0.9, limit=0.99, passed=False, sentence=lost),
@@ -125,20 +131,19 @@ def metrics_lines(steps: int = 60, every: int = 5) -> list[dict[str, Any]]:
 
 
 def benchmark_of(teachers: Sequence[str] = ("bert", "roberta")) -> dict[str, Any]:
-    """Torch and two ONNX files at nine shapes."""
-    rows = [("student", "torch", 12.0), ("student", "onnx fp32", 8.0), ("student", "onnx int8", 4.5)]
-    rows += [(name, "torch", 44.0 + place) for place, name in enumerate(teachers)]
+    """Torch and two ONNX files at nine shapes, as an export writes it."""
+    engines = [("student", "torch", 12.0), ("student", "onnx fp32", 8.0), ("student", "onnx int8", 4.5)]
+    engines += [(name, "torch", 44.0 + place) for place, name in enumerate(teachers)]
     latencies = [
-        {"model": model, "engine": engine, "batch": batch, "length": length, "p50_ms": ms * batch * length / 256,
-         "p90_ms": ms * batch * length / 240, "interval_ms": [ms * batch * length / 260, ms * batch * length / 250],
-         "samples_per_second": 256_000 / ms / length}
-        for batch in (1, 8, 32) for length in (16, 64, 128) for model, engine, ms in rows
-    ]  # fmt: skip
-    check = {"split": {"drop": 0.4, "score": 0.7}}
-    files = {"fp32": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}
-    variants = [{"precision": name, "file": file, "check": check} for name, file in files.items()]
+        Latency(model, engine, batch, length, ms * batch * length / 256, 2 * ms, 3 * ms, (ms, 1.1 * ms), 1e3 / ms, None, 30)
+        for batch in (1, 8, 32)
+        for length in (16, 64, 128)
+        for model, engine, ms in engines
+    ]
+    check = Check([], SplitCheck(100, 1e-4, 0.99, "accuracy", 0.7, (0.6, 0.8), 0.4))
+    variants = [Variant(precision, Path("model.onnx"), 1_000_000, check, None) for precision in ("fp32", "int8")]
     machine = {"processor": "Some Processor", "threads": 2, "torch": "2.9", "onnxruntime": "1.22"}
-    return {"format": 2, "latencies": latencies, "variants": variants, "machine": machine}
+    return Export(Path("export"), variants, latencies, {}, machine, 138_000_000, False, []).as_data()
 
 
 def whole_material(**changes: Any) -> Material:
