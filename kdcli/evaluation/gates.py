@@ -111,7 +111,9 @@ class Gate:
                 )
             )
         if self.name == "max-drop":
-            return 100 * (model.drop.high if self.bound else model.drop.value), f"the drop of {model.name} below {model.drop.of}"
+            return 100 * (
+                model.drop.high if self.bound else model.drop.value
+            ), f"the drop of {model.name} below {model.drop.of}"
         assert model.retention is not None
         value = model.retention.low if self.bound else model.retention.value
         return value, f"the share that {model.name} keeps of the {evaluation.metric} of {model.retention.of}"

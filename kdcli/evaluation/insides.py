@@ -22,6 +22,7 @@ from kdcli.engine.inference import EVALUATION_BATCH
 from kdcli.errors import RequestError
 from kdcli.evaluation.document import Insides, TeacherInsides
 from kdcli.evaluation.similarity import best_map, cka, mean_along
+from kdcli.losses.attention import LOWEST_LOG
 from kdcli.losses.layers import matched_tokens
 from kdcli.models.capture import blocks, serves
 from kdcli.models.output import Output, Wanted
@@ -33,7 +34,6 @@ MOST_TOKENS = 2048
 
 _SEED = 0
 _MOST_CELLS = 2**16  # of one head's attention in a batch: 4 texts of 128 tokens
-_LOWEST_LOG = math.log(1e-9)
 
 
 @torch.inference_mode()
@@ -212,7 +212,7 @@ class _Comparison:
         if not batch.runs[self.teacher].identity:
             mask = matched_tokens(batch, self.teacher)
             logs = logs.masked_fill(~mask[:, None, None, :], torch.finfo(logs.dtype).min).log_softmax(-1)
-        return logs.clamp(min=_LOWEST_LOG)
+        return logs.clamp(min=LOWEST_LOG)
 
     def result(self, own: _States, pairs: Mapping[int, int]) -> TeacherInsides:
         """All that was found, along the recipe's layer map and the one that CKA suggests."""

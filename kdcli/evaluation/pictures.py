@@ -518,12 +518,18 @@ def _mark(axes: Any, grid: Grid, chosen: Mapping[int, int], suggested: Mapping[i
 def _curves(figure: Any, axes: Any, phase: Phase, lines: Sequence[Line], mark: str) -> None:
     for place, line in enumerate(lines):
         colour, dashes = SERIES[place % len(SERIES)], _DASHES[place % len(_DASHES)]
-        look = {"color": colour, "linestyle": dashes, "linewidth": 1.6, "marker": mark, "markersize": 4}
+        look = {
+            "color": colour,
+            "linestyle": dashes,
+            "linewidth": 1.6,
+            "marker": "o" if len(line.steps) == 1 else mark,
+            "markersize": 4,
+        }
         axes.plot(line.steps, line.values, label=_shown(line.name, 24), **look)
     for _, step in phase.stages[1:]:
         axes.axvline(step, color=GRID, linewidth=1.2, zorder=0)
     axes.grid(axis="y")
-    axes.xaxis.set_major_locator(_ticker().MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(_ticker().MaxNLocator(5, integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter(_ticker().FuncFormatter(lambda step, _: f"{step:,.0f}"))
     figure.legend(loc="outside lower left", ncols=2, columnspacing=1.2)
 

@@ -167,8 +167,8 @@ def lay_out(material: Material) -> Page:
 
 
 def main_model(evaluation: Evaluation) -> ModelScore:
-    """The model that the report is about: the best student, or else the first model there is."""
-    return (evaluation.judged or evaluation.models)[0]
+    """The model that the report is about: the best of those that the evaluation is about."""
+    return max(evaluation.judged or evaluation.models, key=lambda model: model.scores[evaluation.metric])
 
 
 def verdict(evaluation: Evaluation) -> list[str]:
@@ -213,7 +213,8 @@ def _kept(evaluation: Evaluation, ours: ModelScore) -> str:
         score, low, high = map(hundredfold, (ours.scores[metric], *ours.interval))
         guesses = [hundredfold(each.scores[metric]) for each in evaluation.of("majority")]
         beside = "".join(f"; always answering the most frequent class scores {each}" for each in guesses)
-        return f"{name} scores {score} ({low}–{high}) points of {metric} on {evaluation.rows:,} samples{beside}."
+        between = f"{low} to {high}" if ours.interval[0] < 0 else f"{low}–{high}"
+        return f"{name} scores {score} ({between}) points of {metric} on {evaluation.rows:,} samples{beside}."
     teacher = next((model for model in evaluation.models if model.name == kept.of), None)
     whose = "the best teacher’s" if evaluation.best_teacher is teacher else f"{kept.of}’s"
     low, high = hundredfold(kept.low), hundredfold(kept.high)
@@ -251,7 +252,8 @@ def _score_pictures(place: int, evaluation: Evaluation) -> list[Shown]:
 
 def _calibration(evaluation: Evaluation) -> list[Shown]:
     judged = [model for model in evaluation.judged if model.calibration][:_MOST_CALIBRATED]
-    teacher = [evaluation.best_teacher] if evaluation.best_teacher else []
+    best = evaluation.best_teacher
+    teacher = [] if best is None or best in judged else [best]
     found = []
     for place, model in enumerate([*judged, *teacher], 1):
         if model.calibration is not None and any(each.count for each in model.calibration.bins):

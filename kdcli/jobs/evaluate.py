@@ -22,7 +22,7 @@ from kdcli.files import write_text
 from kdcli.jobs.asking import Questions
 from kdcli.jobs.insides import measure_insides, suggested_recipe
 from kdcli.jobs.preparation import load_task_of
-from kdcli.jobs.proof import write_comparison, write_proof
+from kdcli.jobs.proof import kept_insides, write_comparison, write_proof
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.jobs.targets import Target, find_targets, recipe_names, unlike
 from kdcli.plan.hardware import resolve_device
@@ -207,10 +207,10 @@ def _other_data(task: Task, split: str, runs: Sequence[Target], plans: dict[str,
 
 
 def _suggest_map(path: Path, run: RunFolder, plan: Plan, task: Task, events: Events, request: EvaluateRequest) -> None:
-    insides = measure_insides(run, plan, task, events, resolve_device(request.device))
+    insides = kept_insides(run) or measure_insides(run, plan, task, events, resolve_device(request.device))
     if insides is None or not insides.teachers:
         raise RequestError(
             Problem(f"--suggest-map {path}", "needs a run whose teachers show their insides", found=str(run.path))
         )
-    write_text(path, suggested_recipe(plan, insides))
+    write_text(path, suggested_recipe(plan, insides, str(run.path)))
     events.emit(Note(f"layer maps that fit best: {path}; kdcli distill --recipe {path} …"))

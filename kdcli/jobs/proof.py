@@ -48,7 +48,7 @@ def write_proof(
         return None
     events.emit(WorkStarted("writing the report"))
     write_tables(run.path / "tables" / evaluation.split, task, evaluation, answers)
-    if not (run.path / INSIDES).is_file() and plan.student is not None:
+    if kept_insides(run) is None:
         insides = measure_insides(run, plan, task, events, device)
         if insides is not None:
             write_json(run.path / INSIDES, insides.model_dump(mode="json"))
@@ -74,12 +74,11 @@ def write_comparison(
 
 def write_run_report(run: RunFolder, plan: Plan) -> Path:
     """Write ``report.html`` and its pictures from what lies in a run's folder; at least one evaluation must be there."""
-    insides = _read(run.path / INSIDES)
     return write_report(
         Material(
             title=run.path.name,
             evaluations=_evaluations(run),
-            insides=None if insides is None else Insides.model_validate(insides),
+            insides=kept_insides(run),
             metrics=_metrics(run),
             recipe=yaml.safe_dump(
                 plan.recipe.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False, allow_unicode=True
@@ -89,6 +88,15 @@ def write_run_report(run: RunFolder, plan: Plan) -> Path:
         ),
         run.path,
     )
+
+
+def kept_insides(run: RunFolder) -> Insides | None:
+    """The similarity of layers that a run's folder holds; None without it, or where another version wrote it."""
+    data = _read(run.path / INSIDES)
+    try:
+        return None if data is None else Insides.model_validate(data)
+    except ValidationError:
+        return None
 
 
 def refresh_report(run: RunFolder, plan: Plan) -> None:

@@ -18,7 +18,7 @@ from kdcli.models.student import STUDENT
 from kdcli.recipe.schema import Relation, Schedule
 
 HeadMap = Literal["match", "mean"] | Mapping[int, int]
-_LOWEST_LOG = math.log(1e-9)
+LOWEST_LOG = math.log(1e-9)
 
 
 class AttentionTerm(LayerTerm):
@@ -78,7 +78,7 @@ class AttentionKlTerm(AttentionTerm):
         if self.heads[teacher] == "mean":
             ours = torch.logsumexp(ours, 1, keepdim=True) - math.log(ours.shape[1])
             wanted = wanted.mean(1, keepdim=True)
-        return row_divergence(batch, teacher, ours, wanted, lowest=_LOWEST_LOG)
+        return row_divergence(batch, teacher, ours, wanted, lowest=LOWEST_LOG)
 
 
 def row_divergence(batch: Batch, teacher: str, ours: Tensor, wanted: Tensor, lowest: float | None = None) -> Tensor:

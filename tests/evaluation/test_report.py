@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kdcli.evaluation.comparison import compare
-from kdcli.evaluation.document import Evaluation, Retention
+from kdcli.evaluation.document import Evaluation, Insides, Retention, TeacherInsides
 from kdcli.evaluation.report import Material, latencies, methods, timed_points, verdict, write_report
 from kdcli.evaluation.significance import ModelDifference
 from tests.evaluation.report_material import (
@@ -159,6 +159,34 @@ def test_predictions_without_logits_have_no_calibration(tmp_path: Path) -> None:
     bare = answer(task, "mine", "model", 1.5, 1, kind="predictions")
     found = compare(task, "test", [type(bare)(bare.name, bare.role, bare.kind, bare.predictions)])
     assert "calibration" not in Reader(page_of(Material("alone", [found]), tmp_path)).sections
+
+
+def test_teachers_alone_are_judged_themselves(tmp_path: Path) -> None:
+    task = task_of(["bad", "good"], 60)
+    found = compare(task, "dev", [answer(task, "weak", "teacher", 1.0, 1), answer(task, "strong", "teacher", 3.0, 2)])
+    assert verdict(found)[0].startswith("strong scores")
+    write_report(Material("teachers", [found]), tmp_path)
+    diagrams = [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "report").glob("calibration-*.svg"))]
+    assert [re.findall(">(weak|strong)<", each) for each in diagrams] == [["weak"], ["strong"]]
+
+
+def test_figures_that_are_missing_leave_gaps(plain: Evaluation, tmp_path: Path) -> None:
+    nothing = float("nan")
+    inside = TeacherInsides(
+        teacher="bert",
+        cka=[[nothing, nothing], [nothing, 0.5]],
+        cls_cosine=None,
+        attention_kl=[[nothing]],
+        head_kl=None,
+        suggested={1: 1},
+        suggested_cka=0.5,
+    )
+    insides = Insides(student="student", split="dev", rows=2, tokens=9, teachers=[inside])
+    lines = [{"kind": "train", "phase": "distill", "step": 1, "values": {"loss": nothing}}]
+    page = Reader(page_of(Material("gaps", [plain], insides=insides, metrics=lines), tmp_path))
+    assert "KL of attention" in page.sections["insides"]
+    assert "[CLS]" not in page.sections["insides"]
+    assert "curves" not in page.sections
 
 
 def test_several_seeds_of_recipes_lead_the_verdict(tmp_path: Path) -> None:
