@@ -28,7 +28,7 @@ from kdcli.evaluation.significance import ModelDifference, compare_models, diffe
 Logits = NDArray[np.float32]
 MAJORITY, ENSEMBLE = "majority class", "ensemble"
 _COMPARED_WITH_EACH_OTHER = 8
-_SLICES_KEPT = 30
+_SLICES_KEPT = 50
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,8 @@ class AgreementTable(_Part):
         both_right, lost, gained, both_wrong: rows that both get right, that only the teacher gets right, that only the
             student gets right, that both get wrong.
         changed: rows that the two answer differently.
-        slices: those first where the student most clearly loses more than elsewhere.
+        slices: those first where the student most clearly loses more than elsewhere, 50 at the most; none where several
+            models are judged.
     """
 
     teacher: str

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.data.task import Task
-from kdcli.evaluation.agreement import changed_rows, slices
+from kdcli.evaluation.agreement import changed_rows
 from kdcli.evaluation.comparison import Answer
 from kdcli.evaluation.document import Evaluation
 from kdcli.files import whole_folder, write_text
@@ -49,7 +49,7 @@ def _tables(task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> It
         student, teacher = by_name[table.student].predictions, by_name[table.teacher].predictions
         pair = f"{_plain(table.student)}-{_plain(table.teacher)}"
         yield f"changed-{pair}", changed_rows(split, task.labels, teacher, student)
-        yield f"slices-{pair}", [one.row() for one in slices(split, task.labels, teacher, student)]
+        yield f"slices-{pair}", [one.row() for one in table.slices]
 
 
 def _score_row(evaluation: Evaluation, name: str) -> Row:

@@ -84,6 +84,7 @@ def write_run_report(run: RunFolder, plan: Plan) -> Path:
                 plan.recipe.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False, allow_unicode=True
             ),
             environment=_environment(plan),
+            facts=_facts(plan),
             benchmark=_read(run.export / "benchmark.json"),
         ),
         run.path,
@@ -132,9 +133,26 @@ def _environment(plan: Plan) -> dict[str, str]:
         "device": plan.device,
         "precision": plan.precision,
         **splits,
-        **{f"teacher {teacher.name}": f"{teacher.reference} ({teacher.fingerprint})" for teacher in plan.teachers},
         **plan.versions,
     }
+
+
+def _facts(plan: Plan) -> list[tuple[str, str]]:
+    """What student and teachers are."""
+    found = []
+    if plan.student is not None:
+        student = plan.student
+        size = f"{student.layers} layers of width {student.width}, {student.heads} heads, {student.parameters:,} parameters"
+        copied = ", ".join(map(str, student.copied_layers))
+        begun = f"cut from {student.source}, layers {copied} ({student.weights})" if copied else "from random weights"
+        found.append(("student", f"{student.model_type}, {size}; {begun}"))
+    for teacher in plan.teachers:
+        size = f"{teacher.layers} layers of width {teacher.width}, {teacher.heads} heads, {teacher.parameters:,} parameters"
+        weights = f"; weights {teacher.fingerprint}" if teacher.fingerprint else ""
+        found.append(
+            (f"teacher {teacher.name}", f"{teacher.model_type}, {size}; {teacher.reference} ({teacher.kind}){weights}")
+        )
+    return found
 
 
 def _metrics(run: RunFolder) -> list[Mapping[str, Any]]:
