@@ -1,4 +1,4 @@
-"""The wheel: it carries its recipes and finds them wherever it is installed."""
+"""The wheel: it carries its recipes and templates, and finds its recipes wherever it is installed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,29 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_wheel_carries_and_finds_every_recipe(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
         cwd=ROOT, check=True, capture_output=True,
     )  # fmt: skip
-    wheel = next(tmp_path.glob("kdcli-*.whl"))
+    return next(folder.glob("kdcli-*.whl"))
+
+
+def test_wheel_carries_the_report_and_its_templates(wheel: Path) -> None:
+    room = "kdcli/evaluation/report/"
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {f"{room}report.html.j2", f"{room}tables.html.j2", f"{room}report.css", f"{room}page.py"} <= set(names)
+
+
+def test_wheel_carries_and_finds_every_recipe(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "elsewhere")

@@ -22,7 +22,7 @@ EXAMPLES = """Examples:
 
   kdcli evaluate seeds/mt-bert seeds/kdcli --out comparison
 
-  kdcli evaluate ./model.onnx old=predictions.csv --teachers ./my-bert --data train.csv --test test.csv
+  kdcli evaluate ./model.onnx old=predictions.csv --teachers ./my-bert --data test.csv
 """
 
 

@@ -64,6 +64,18 @@ class Task:
     splits: Mapping[str, Split]
     notes: tuple[str, ...] = field(default=())
 
+    def with_classes(self, names: Sequence[str]) -> Task:
+        """The task with all classes of a model, where its own are some of them; else the task as it is."""
+        if not set(self.labels) < set(names):
+            return self
+        places = np.array([list(names).index(label) for label in self.labels], dtype=np.int64)
+        written = dict(zip(self.labels, self.raw_labels, strict=True))
+        splits = {
+            name: split if split.labels is None else replace(split, labels=_renumbered(split.labels, places))
+            for name, split in self.splits.items()
+        }
+        return replace(self, labels=tuple(names), raw_labels=tuple(written.get(name, name) for name in names), splits=splits)
+
     @property
     def train(self) -> Split:
         """The labelled samples that are trained on."""
@@ -97,3 +109,7 @@ class Task:
     def has_pairs(self) -> bool:
         """Whether a sample is two texts."""
         return next(iter(self.splits.values())).pairs is not None
+
+
+def _renumbered(labels: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.where(labels == NO_LABEL, NO_LABEL, places[labels])

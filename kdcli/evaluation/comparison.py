@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcli import __version__
-from kdcli.data.task import Split, Task
+from kdcli.data.task import TRAIN, Split, Task
 from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.agreement import agreement, slices
 from kdcli.evaluation.calibration import calibrate
@@ -92,7 +92,7 @@ def compare(task: Task, split: str, answers: Sequence[Answer], notes: Iterable[s
         _check_answer(answer, rows)
     by_name = {answer.name: answer for answer in answers}
     models = [_scored(answer, by_name, task, rows.labels) for answer in answers]
-    if task.train.labels is not None and len(models):
+    if TRAIN in task.splits:
         models.append(_majority(task, rows.labels))
     judged = sorted(
         (model for model in models if model.role in ("student", "model")), key=lambda model: -model.scores[task.metric]
@@ -303,7 +303,7 @@ def _notes(task: Task, rows: Split) -> list[str]:
             f"{rows.source} has no sample of class {shown}, so nothing is shown about {'it' if len(missing) == 1 else 'them'}; "
             "macro-averages leave out a class that neither occurs nor is answered"
         )
-    if rows is not task.train:
+    if TRAIN in task.splits and rows is not task.train:
         seen = set(_texts(task.train))
         again = sum(text in seen for text in _texts(rows))
         if again:

@@ -16,13 +16,13 @@ from kdcli.data.batching import Samples
 from kdcli.data.readers import read
 from kdcli.data.task import Split, Task
 from kdcli.data.tokens import tokenise
-from kdcli.engine.events import Events, WorkStarted
+from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.errors import Problem, RequestError, did_you_mean
 from kdcli.evaluation.comparison import ENSEMBLE, Answer, ensemble
 from kdcli.evaluation.document import Kind, Role
 from kdcli.export.gate import Texts, answers
-from kdcli.export.sessions import open_session
+from kdcli.export.sessions import check_provider, open_session
 from kdcli.export.sessions import run as run_session
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.jobs.targets import Target, TargetKind, unlike
@@ -177,8 +177,8 @@ class Questions:
         return _answer(target.name, role, "checkpoint", logits[:, order], size, target.path)
 
     def _cofinetuned(self, target: Target) -> Answer:
-        labels = json.loads((target.path.resolve().parent / SHARED_HEAD).read_text(encoding="utf-8"))["labels"]
-        teacher = Teacher.cofinetuned(target.path.resolve().name, target.path.resolve(), self._order(target, labels))
+        order = self._order(target, _shared_classes(target))
+        teacher = Teacher.cofinetuned(target.path.resolve().name, target.path.resolve(), order)
         length = self.max_length or text_limit(_described(target))
         logits = answers_of(teacher, target.path, self.rows, length, self.device, EVALUATION_BATCH)
         return _answer(target.name, "model", "checkpoint", logits, teacher.parameter_count, target.path)
@@ -187,7 +187,7 @@ class Questions:
         folder = _folder_of(target.path)
         found = describe(Reference(target.name, str(folder), "model"), weights=False)
         order = self._order(target, found.head_labels)
-        session = open_session(target.path, torch.get_num_threads(), self.device.type)
+        session = open_session(target.path, torch.get_num_threads(), self._onnx_device())
         pairs = self.rows.pairs
         texts = list(self.rows.texts) if pairs is None else list(zip(self.rows.texts, pairs, strict=True))
         read_by = Texts.of(load_tokenizer(folder), texts, length or self.max_length or text_limit(found))
@@ -196,6 +196,16 @@ class Questions:
             raise RequestError(Problem(str(target.path), "answers with numbers that are not finite"))
         answer = _answer(target.name, "model", "onnx", logits[:, order], None, target.path)
         return replace(answer, bytes=target.path.stat().st_size)
+
+    def _onnx_device(self) -> str:
+        """The GPU where ONNX Runtime has its provider, else the CPU."""
+        if self.device.type != "cpu":
+            try:
+                check_provider("cuda")
+                return "cuda"
+            except RequestError:
+                self.events.emit(Note("this ONNX Runtime has no CUDA provider: ONNX files are asked on the CPU"))
+        return "cpu"
 
     def _predictions(self, target: Target) -> Answer:
         columns = read(target.path)
@@ -254,6 +264,21 @@ def students(run: RunFolder) -> list[tuple[Path, Role]]:
     """The trained students that a run holds."""
     known: list[tuple[Path, Role]] = [(run.student, "student"), (run.baseline, "without-teachers")]
     return [row for row in known if row[0].is_dir()]
+
+
+def classes_of(target: Target) -> Sequence[str]:
+    """The classes of a model that is no run, in the order of its outputs; empty where it does not say."""
+    if target.kind == "predictions":
+        return ()
+    if target.kind == "teacher":
+        return _shared_classes(target)
+    folder = _folder_of(target.path) if target.kind == "onnx" else target.path
+    return describe(Reference(target.name, str(folder), "model"), weights=False).head_labels or ()
+
+
+def _shared_classes(target: Target) -> list[str]:
+    labels: list[str] = json.loads((target.path.resolve().parent / SHARED_HEAD).read_text(encoding="utf-8"))["labels"]
+    return labels
 
 
 def classifier_answers(folder: Path, rows: Split, max_length: int, device: torch.device) -> tuple[Logits, int]:

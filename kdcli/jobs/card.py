@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -140,7 +141,7 @@ def _recipe(plan: Plan) -> str:
     paper = f" ({_plain(recipe.paper)})" if recipe.paper else ""
     about = f": {_plain(recipe.summary)}" if recipe.summary else ""
     overrides = TrainRequest.model_validate(plan.request).overrides
-    changes = [f"`{'.'.join(str(key) for key in each.path)}={each.value}`" for each in overrides]
+    changes = [f"`{'.'.join(str(key) for key in each.path)}={json.dumps(each.value)}`" for each in overrides]
     changed = f"\n\nWith other values than the recipe has: {', '.join(changes)}." if changes else ""
     stages = _table(
         ["training", "stage", "epochs", "losses"],

@@ -19,7 +19,7 @@ from kdcli.evaluation.document import Evaluation
 from kdcli.evaluation.gates import Gate, with_gates
 from kdcli.evaluation.metrics import check_metric
 from kdcli.files import write_text
-from kdcli.jobs.asking import Questions
+from kdcli.jobs.asking import Questions, classes_of
 from kdcli.jobs.insides import measure_insides, suggested_recipe
 from kdcli.jobs.preparation import load_task_of
 from kdcli.jobs.proof import kept_insides, write_comparison, write_proof
@@ -89,7 +89,7 @@ def evaluate(request: EvaluateRequest, events: Events) -> Evaluated:
     if request.suggest_map is not None and alone is None:
         raise RequestError(Problem(f"--suggest-map {request.suggest_map}", "is about one run", f"{len(runs)} were named"))
     events.emit(WorkStarted("reading the data"))
-    task, own_data = _task(request, runs, plans)
+    task, own_data = _task(request, targets, plans)
     split = _split(task, request.split)
     rows = labelled(task, split)
     events.emit(Note(f"{task.name}, {split} split, {len(rows)} rows from {rows.source}"))
@@ -112,27 +112,53 @@ def evaluate(request: EvaluateRequest, events: Events) -> Evaluated:
     return Evaluated(evaluation, page)
 
 
-def _task(request: EvaluateRequest, runs: Sequence[Target], plans: dict[str, Plan]) -> tuple[Task, bool]:
+def _task(request: EvaluateRequest, targets: Sequence[Target], plans: dict[str, Plan]) -> tuple[Task, bool]:
     """What is scored on, and whether it is the runs' own data."""
     given = request.data
-    if not runs:
-        if given.is_starter:
-            raise RequestError(
-                Problem(
-                    " ".join(request.targets), "belongs to no run, so it has to be said what it is to be scored on",
-                    "--task or --data",
-                )
-            )  # fmt: skip
+    runs = [target for target in targets if target.kind == "run"]
+    asked = TrainRequest.model_validate(plans[runs[0].name].request).data if runs else None
+    if _is_one_file(given) and (asked is None or asked.task is not None):
+        task = _of_one_file(given)
+    elif asked is not None:
+        more = replace(given, data=None, test=given.data) if _is_one_file(given) else given
+        fields = {name: value for name, value in vars(more).items() if value is not None}
+        task = load_task_of(replace(asked, **fields), RunFolder(runs[0].path))
+    elif given.is_starter:
+        raise RequestError(
+            Problem(
+                " ".join(request.targets),
+                "belongs to no run, so it has to be said what it is to be scored on",
+                "--data FILE, or --task with --data DIR",
+            )
+        )
+    else:
         task = load_task_of(given, RunFolder(Path()))
-        check_metric(task.metric, task.labels)
-        return task, False
-    own = given.is_starter and given.eval is None and given.test is None
-    first = runs[0]
-    asked = TrainRequest.model_validate(plans[first.name].request)
-    fields = {name: value for name, value in vars(given).items() if value is not None}
-    task = load_task_of(replace(asked.data, **fields), RunFolder(first.path))
+    task = task.with_classes(_known_classes(targets, plans))
     check_metric(task.metric, task.labels)
-    return task, own and given.metric is None
+    own = asked is not None and given.is_starter and given.eval is None and given.test is None and given.metric is None
+    return task, own
+
+
+def _is_one_file(data: DataRequest) -> bool:
+    """Whether a file was named, and nothing that would say what it is to be divided into."""
+    return data.task is None and data.data is not None and Path(data.data).is_file() and data.eval is None and data.test is None
+
+
+def _of_one_file(data: DataRequest) -> Task:
+    """All rows of a file, as a test split; there is nothing to train on."""
+    task = load_task_of(replace(data, test=data.data), RunFolder(Path()))
+    return replace(task, splits={TEST: task.splits[TEST]}, notes=())
+
+
+def _known_classes(targets: Sequence[Target], plans: dict[str, Plan]) -> Sequence[str]:
+    """The classes of the first model that says what they are."""
+    for target in targets:
+        if target.kind == "run":
+            return plans[target.name].task.labels
+        classes = classes_of(target)
+        if classes:
+            return classes
+    return ()
 
 
 def _answers(questions: Questions, request: EvaluateRequest, targets: Sequence[Target], plans: dict[str, Plan]) -> list[Answer]:

@@ -16,7 +16,7 @@ from kdcli.data.task import DEV, TEST, Task
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.evaluation.comparison import Answer
 from kdcli.evaluation.document import Evaluation, Insides
-from kdcli.evaluation.report import Material, write_report
+from kdcli.evaluation.report.page import Material, write_report
 from kdcli.evaluation.tables import write_tables
 from kdcli.files import write_json, write_text
 from kdcli.jobs.card import model_card

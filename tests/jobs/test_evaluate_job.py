@@ -22,6 +22,7 @@ from kdcli.jobs.evaluate import EvaluateRequest, evaluate
 from kdcli.jobs.export import ExportRequest, export
 from kdcli.jobs.preparation import dry_plan
 from kdcli.plan.request import TrainRequest
+from tests.jobs.conftest import QUICK
 
 TinyRun = tuple[Path, list[Event]]
 
@@ -180,10 +181,37 @@ def test_classes_in_another_order_are_matched_by_name(tiny_run: TinyRun, tiny_da
 
 
 def test_a_split_that_is_not_there_is_refused(tiny_run: TinyRun, tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text("text,label\n" + "a,negative\nb,positive\n" * 40)
-    request = DataRequest(data=str(tmp_path / "train.csv"))
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "a,negative\nb,positive\n" * 40)
+    request = DataRequest(data=str(tmp_path))
     with pytest.raises(RequestError, match=r"--split test: (.|\n)*no such split with labels(.|\n)*dev"):
         scored(tiny_run[0] / "student", data=request, split="test")
+
+
+def test_one_file_is_scored_on_as_a_whole(tiny_run: TinyRun, tiny_data: Path) -> None:
+    data = DataRequest(data=str(tiny_data / "test.jsonl"))
+    alone = scored(tiny_run[0] / "student", data=data)
+    assert (alone.split, alone.rows, alone.notes) == ("test", 40, [])
+    in_run = scored(tiny_run[0])
+    assert alone.model("student").scores == in_run.model("student").scores
+    assert scored(tiny_run[0], data=data).model("bert").scores == in_run.model("bert").scores
+    assert [model.role for model in alone.models] == ["model"]
+
+
+def test_a_file_that_lacks_a_class_of_the_model_is_scored_with_all_its_classes(tmp_path: Path, tiny_bert: Path) -> None:
+    lines = [f"{text},{label}" for text, label in (("fine", "good"), ("bad", "bad"), ("so so", "mixed"))] * 30
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *lines]))
+    request = TrainRequest(
+        command="distill", teachers=f"bert={tiny_bert}", student="1L", data=DataRequest(data=str(tmp_path / "train.csv")),
+        overrides=QUICK, device="cpu",
+    )  # fmt: skip
+    run, _ = distill(request, Events(), tmp_path / "run")
+    (tmp_path / "some.csv").write_text("\n".join(["text,label", *(line for line in lines if "bad" not in line)]))
+    for target in (run.path, run.student):
+        found = scored(target, data=DataRequest(data=str(tmp_path / "some.csv")))
+        assert found.labels == ["bad", "good", "mixed"]
+        assert any("no sample of class bad" in note for note in found.notes)
+        assert sum(map(sum, found.judged[0].confusion)) == found.rows == 60
 
 
 def test_a_test_file_without_labels_is_refused(tiny_run: TinyRun, tmp_path: Path) -> None:

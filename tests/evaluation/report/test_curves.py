@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kdcli.evaluation.curves import Line, read_phases
+from kdcli.evaluation.report.curves import Line, read_phases
 
 
 def train(step: int, phase: str = "distill", stage: str = "distill", **values: float) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from kdcli.data.task import Split, Task
+from kdcli.evaluation.agreement import Slice
 from kdcli.evaluation.comparison import Answer, compare, ensemble
 from kdcli.evaluation.document import Evaluation, GateResult, Insides, Kind, Role, TeacherInsides
-from kdcli.evaluation.report import Material
+from kdcli.evaluation.report.page import Material
 from kdcli.export.gate import Check, SplitCheck
 from kdcli.export.latency import Latency
 from kdcli.export.variants import Variant
@@ -65,6 +66,15 @@ def family(task: Task, student: str = "student", teachers: Sequence[str] = ("ber
     ]
 
 
+def seeds_of(task: Task, seeds: Sequence[int] = (0, 1, 2), **skills: float) -> list[Answer]:
+    """Students of several seeds each, by the names and skills of their recipes."""
+    return [
+        answer(task, f"{recipe}-{seed}", "student", skill, 10 * seed + int(skill), recipe=recipe, seed=seed)
+        for recipe, skill in skills.items()
+        for seed in seeds
+    ]
+
+
 def evaluation_of(task: Task, answers: Sequence[Answer], split: str = "test") -> Evaluation:
     """The answers, compared, with a gate that holds and one that does not."""
     found = compare(task, split, answers, ["The labels were made up."])
@@ -76,6 +86,11 @@ def evaluation_of(task: Task, answers: Sequence[Answer], split: str = "test") ->
         GateResult(gate="--min-retention 0.99", model=name, value=0.9, limit=0.99, passed=False, sentence=lost),
     ]
     return found.model_copy(update={"gates": gates})
+
+
+def lost(name: str, difference: float, p_value: float) -> Slice:
+    """A slice of 40 samples on which the student is so much worse, or better."""
+    return Slice("word", name, 40, 0.9, 0.9 + difference, difference, -0.01, p_value)
 
 
 def insides_of(teachers: Mapping[str, int], layers: int = 4, heads: int = 12) -> Insides:

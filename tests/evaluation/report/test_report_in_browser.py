@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 
-from kdcli.evaluation.report import Material, write_report
-from tests.evaluation.browser import Browser, Scheme, started
-from tests.evaluation.report_material import MARKUP, evaluation_of, family, insides_of, task_of, whole_material
+from kdcli.evaluation.report.page import Material, write_report
+from tests.evaluation.report.browser import Browser, Scheme, started
+from tests.evaluation.report.material import MARKUP, evaluation_of, family, insides_of, task_of, whole_material
 
 OPEN_ALL = "document.querySelectorAll('details').forEach(each => each.open = true);"
 SIDEWAYS = "return document.documentElement.scrollWidth - window.innerWidth"
@@ -28,6 +28,9 @@ CUT_OFF = """return [...document.querySelectorAll('svg')].flatMap(svg => {
 })"""
 NARROW_THAT_SCROLL = """return [...document.querySelectorAll('figure:not(.broad) .drawing')]
   .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.firstElementChild.getAttribute('aria-label'))"""
+DIFFERENCES = """const box = document.querySelector('#scores .differences > .wide'), place = box.getBoundingClientRect();
+const picture = document.querySelector('#scores figure').getBoundingClientRect();
+return [place.left >= picture.right && place.top < picture.bottom, box.scrollWidth - box.clientWidth];"""
 LOWEST_CONTRAST = """
 const rgb = colour => colour.match(/[\\d.]+/g).map(Number);
 const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
@@ -88,6 +91,13 @@ def test_page_can_be_read(page: Path, browser: Browser, width: int, scheme: Sche
     contrast, where = browser.run(LOWEST_CONTRAST)
     assert contrast >= 4.5, where
     assert browser.log() == []
+
+
+def test_differences_stand_beside_the_scores_where_there_is_room(page: Path, browser: Browser) -> None:
+    browser.open(page, 1400, "light")
+    assert browser.run(DIFFERENCES) == [True, 0]
+    browser.open(page, 400, "light")
+    assert browser.run(DIFFERENCES)[0] is False
 
 
 def test_dark_page_is_dark_and_light_page_is_light(page: Path, browser: Browser) -> None:

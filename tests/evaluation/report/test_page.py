@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from kdcli.evaluation.comparison import compare
-from kdcli.evaluation.document import Evaluation, Insides, Retention, TeacherInsides
-from kdcli.evaluation.report import Material, latencies, methods, timed_points, verdict, write_report
-from kdcli.evaluation.significance import ModelDifference
-from tests.evaluation.report_material import (
+from kdcli.evaluation.comparison import Answer, compare
+from kdcli.evaluation.document import AgreementTable, Evaluation, Insides, TeacherInsides
+from kdcli.evaluation.report.page import Material, write_report
+from tests.evaluation.report.material import (
     MARKUP,
     answer,
     benchmark_of,
     evaluation_of,
     family,
     insides_of,
+    lost,
     metrics_lines,
+    seeds_of,
     task_of,
     whole_material,
 )
@@ -161,13 +162,62 @@ def test_predictions_without_logits_have_no_calibration(tmp_path: Path) -> None:
     assert "calibration" not in Reader(page_of(Material("alone", [found]), tmp_path)).sections
 
 
-def test_teachers_alone_are_judged_themselves(tmp_path: Path) -> None:
+def test_teachers_alone_have_a_diagram_each(tmp_path: Path) -> None:
     task = task_of(["bad", "good"], 60)
     found = compare(task, "dev", [answer(task, "weak", "teacher", 1.0, 1), answer(task, "strong", "teacher", 3.0, 2)])
-    assert verdict(found)[0].startswith("strong scores")
     write_report(Material("teachers", [found]), tmp_path)
     diagrams = [path.read_text(encoding="utf-8") for path in sorted((tmp_path / "report").glob("calibration-*.svg"))]
     assert [re.findall(">(weak|strong)<", each) for each in diagrams] == [["weak"], ["strong"]]
+
+
+def test_diagrams_of_calibration_are_of_the_first_models_and_say_so(tmp_path: Path) -> None:
+    task = task_of(["bad", "good"], 60)
+    students = seeds_of(task, range(6), good=3.0)
+    teacher = answer(task, "bert", "teacher", 2.0, 90)
+
+    def said(count: int, *others: Answer) -> list[str]:
+        page = Reader(page_of(Material("many", [compare(task, "test", [*students[:count], *others])]), tmp_path))
+        return re.findall("The diagrams are of [^.]*", page.sections["calibration"])
+
+    assert said(4) == []
+    assert said(6) == ["The diagrams are of the first 4 of 6 models; the table has all"]
+    assert said(5, teacher) == ["The diagrams are of the first 4 of 5 models and of the best teacher; the table has all"]
+
+
+def test_a_slice_that_stands_out_is_shown_and_the_others_are_folded_away(plain: Evaluation, tmp_path: Path) -> None:
+    def inherited(p_value: float) -> tuple[str, str]:
+        slices = [lost("why", -0.3, p_value), lost("length", -0.1, 0.6), lost("how", 0.0, 1.0)]
+        counts = {"both_right": 9, "lost": 3, "gained": 1, "both_wrong": 2, "changed": 4}
+        table = AgreementTable(student="mine", teacher="bert", **counts, slices=slices)
+        page = page_of(Material("slices", [plain.model_copy(update={"agreements": [table]})]), tmp_path)
+        section = page.partition('id="inherited"')[2].partition("</section>")[0]
+        shown, _, folded = section.partition("<details>")
+        return Reader(shown.rpartition("</h2>")[2]).text, Reader("<details>" + folded).text
+
+    shown, folded = inherited(0.01)
+    assert "Where mine lost clearly more than elsewhere against bert" in shown
+    assert ("why" in shown, "length" in shown, "nowhere" in shown) == (True, False, False)
+    assert "Other slices in which mine lost against bert" in folded
+    assert ("why" in folded, "length" in folded, "how" in folded) == (False, True, False)
+    shown, folded = inherited(0.06)
+    assert "mine lost nowhere clearly more than elsewhere." in shown
+    assert "Where mine lost most against bert" in folded
+    assert "why" in folded
+
+
+def test_caption_of_latencies_names_the_split_of_the_check_where_it_is_another(tmp_path: Path) -> None:
+    task = task_of(["bad", "good"], 60)
+    found = evaluation_of(task, family(task))
+    for split, words in (("test", "check on dev found"), ("dev", "check found")):
+        evaluation = found.model_copy(update={"split": split})
+        assert words in Reader(page_of(Material("files", [evaluation], benchmark=benchmark_of()), tmp_path)).sections["costs"]
+
+
+def test_recipes_have_a_table_and_a_picture_of_their_seeds(tmp_path: Path) -> None:
+    task = task_of(["a", "b", "c"], 90)
+    material = Material("recipes", [compare(task, "test", seeds_of(task, good=3.0, poor=1.0))])
+    assert "± standard deviation" in Reader(page_of(material, tmp_path)).sections["scores"]
+    assert (tmp_path / "report" / "seeds-1.svg").is_file()
 
 
 def test_figures_that_are_missing_leave_gaps(plain: Evaluation, tmp_path: Path) -> None:
@@ -187,58 +237,6 @@ def test_figures_that_are_missing_leave_gaps(plain: Evaluation, tmp_path: Path) 
     assert "KL of attention" in page.sections["insides"]
     assert "[CLS]" not in page.sections["insides"]
     assert "curves" not in page.sections
-
-
-def test_several_seeds_of_recipes_lead_the_verdict(tmp_path: Path) -> None:
-    task = task_of(["a", "b", "c"], 90)
-    runs = [
-        answer(task, f"{recipe}-{seed}", "student", skill, 10 * seed + int(skill), recipe=recipe, seed=seed)
-        for recipe, skill in (("good", 3.0), ("poor", 1.0)) for seed in (0, 1, 2)
-    ]  # fmt: skip
-    found = compare(task, "test", runs)
-    assert verdict(found)[0].startswith("The recipe with the highest mean is good: it scores")
-    assert "over 3 seeds" in verdict(found)[0]
-    assert verdict(found)[1].startswith("Its difference from poor, +")
-    page = Reader(page_of(Material("recipes", [found]), tmp_path))
-    assert "± standard deviation" in page.sections["scores"]
-    assert (tmp_path / "report" / "seeds-1.svg").is_file()
-
-
-def test_verdict_says_what_the_test_found() -> None:
-    task = task_of(["a", "b"], 60)
-    found = evaluation_of(task, family(task))
-    fields: dict[str, Any] = {
-        "metric": "accuracy", "ours": "student", "theirs": "roberta", "low": -0.09, "high": -0.01, "smallest": 0.04,
-        "test": "McNemar's exact test", "why": "", "samples": 60, "only_ours": 1, "only_theirs": 9,
-    }  # fmt: skip
-    models = [
-        model.model_copy(
-            update={
-                "scores": {"accuracy": {"roberta": 0.9}.get(model.name, 0.85)},
-                "parameters": 50_000_000 if model.name == "student" else 40_000_000,
-                "retention": Retention(of="roberta", value=0.945, low=0.9, high=0.99),
-            }
-        )
-        for model in found.models
-    ]
-
-    def sentences(p_value: float) -> list[str]:
-        difference = ModelDifference(**fields, difference=-0.05, p_value=p_value)
-        return verdict(found.model_copy(update={"models": models, "differences": [difference]}))
-
-    assert sentences(0.021) == [
-        "The student keeps 94.5\u00a0% (90.0–99.0) of the best teacher’s accuracy, with 1.2 times as many parameters.",
-        "The difference from the best teacher (roberta), −5.0 points (−9.0 to −1.0), is significant (p = 0.021). "
-        "These 60 samples can only show differences above 4.0 points (80 % power, 5 % level).",
-    ]
-    assert "is not significant (p = 0.200)" in sentences(0.2)[1]
-    assert "(p < 0.001)" in sentences(0.0001)[1]
-
-
-def test_methods_tell_of_nothing_that_was_not_done(plain: Evaluation) -> None:
-    told = " ".join(methods(Material("alone", [plain])))
-    assert "Wilson" in told
-    assert not [word for word in ("Holm", "McNemar", "Retention", "CKA", "Latency", "power", "seeds of") if word in told]
 
 
 def test_names_are_shown_and_never_run(tmp_path: Path) -> None:
@@ -321,14 +319,3 @@ def test_a_long_training_stays_a_small_page(plain: Evaluation, tmp_path: Path) -
     path = write_report(material, tmp_path)
     assert path.stat().st_size < 2_000_000
     assert "A point is the mean of 32 logged values." in path.read_text(encoding="utf-8")
-
-
-def test_exported_file_has_its_own_score_or_the_students_less_what_it_lost() -> None:
-    task, benchmark = task_of(["bad", "good"], 80), benchmark_of()
-    found, shape = compare(task, "test", family(task)), latencies(benchmark)
-    assert shape is not None
-    assert (shape.batch, shape.length) == (8, 64)
-    scores = {point.label: point.score for point in timed_points(found, benchmark)}
-    assert scores["student, onnx int8"] == found.model("student int8").scores["accuracy"]
-    assert scores["student, onnx fp32"] == pytest.approx(found.model("student").scores["accuracy"] - 0.004)
-    assert scores["bert, torch"] == found.model("bert").scores["accuracy"]
