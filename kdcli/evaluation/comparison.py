@@ -20,7 +20,6 @@ from kdcli.evaluation.classes import class_scores, confusion, missing_classes
 from kdcli.evaluation.document import AgreementTable, Drop, Evaluation, Kind, ModelScore, RecipeScore, Role
 from kdcli.evaluation.intervals import score_interval
 from kdcli.evaluation.metrics import Classes, metrics_of, score
-from kdcli.evaluation.resampling import check_lengths
 from kdcli.evaluation.retention import retention
 from kdcli.evaluation.seeds import RecipeDifference, compare_recipes
 from kdcli.evaluation.significance import ModelDifference, compare_models, difference_interval
@@ -89,7 +88,7 @@ def compare(task: Task, split: str, answers: Sequence[Answer], notes: Iterable[s
     rows = labelled(task, split)
     assert rows.labels is not None
     for answer in answers:
-        _check_answer(answer, rows)
+        check_answer(answer.path or answer.name, answer.predictions, rows)
     by_name = {answer.name: answer for answer in answers}
     models = [_scored(answer, by_name, task, rows.labels) for answer in answers]
     if TRAIN in task.splits:
@@ -147,19 +146,21 @@ def best_of(names: Iterable[str], by_name: dict[str, Answer], metric: str, label
     return max(found, key=lambda answer: score(metric, answer.predictions, labels), default=None)
 
 
-def _check_answer(answer: Answer, rows: Split) -> None:
-    assert rows.labels is not None
-    try:
-        check_lengths(rows.labels, answer.predictions)
-    except RequestError as error:
+def check_answer(where: str, predictions: Classes, rows: Split) -> None:
+    """Refuse predictions that are not as many as the samples.
+
+    Raises:
+        RequestError: with both numbers.
+    """
+    if len(predictions) != len(rows):
         raise RequestError(
             Problem(
-                answer.path or answer.name,
+                where,
                 "has not as many predictions as the split has samples",
                 f"{len(rows)}, one for each sample of {rows.source}",
-                str(len(answer.predictions)),
+                str(len(predictions)),
             )
-        ) from error
+        )
 
 
 def _scored(answer: Answer, by_name: dict[str, Answer], task: Task, labels: Classes) -> ModelScore:

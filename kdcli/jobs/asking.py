@@ -19,7 +19,7 @@ from kdcli.data.tokens import tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.errors import Problem, RequestError, did_you_mean
-from kdcli.evaluation.comparison import ENSEMBLE, Answer, ensemble
+from kdcli.evaluation.comparison import ENSEMBLE, Answer, check_answer, ensemble
 from kdcli.evaluation.document import Kind, Role
 from kdcli.export.gate import Texts, answers
 from kdcli.export.sessions import check_provider, open_session
@@ -231,6 +231,7 @@ class Questions:
                     )
                 )
         predictions = np.array([places[cell] for cell in cells], dtype=np.int64)
+        check_answer(str(target.path), predictions, self.rows)
         return Answer(target.name, "model", "predictions", predictions, path=str(target.path))
 
     def _order(self, target: Target, labels: Sequence[str] | None) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Literal
 from kdcli.data.sources import DataRequest
 from kdcli.data.task import DEV, TEST, Task
 from kdcli.engine.events import Events, Note, WorkStarted
-from kdcli.errors import Problem, RequestError
+from kdcli.errors import Problem, Problems, RequestError
 from kdcli.evaluation.comparison import Answer, compare, labelled
 from kdcli.evaluation.document import Evaluation
 from kdcli.evaluation.gates import Gate, with_gates
@@ -23,9 +23,10 @@ from kdcli.jobs.asking import Questions, classes_of
 from kdcli.jobs.insides import measure_insides, suggested_recipe
 from kdcli.jobs.preparation import load_task_of
 from kdcli.jobs.proof import kept_insides, write_comparison, write_proof
-from kdcli.jobs.run_folder import RunFolder
+from kdcli.jobs.run_folder import RunFolder, refuse_unwritable
 from kdcli.jobs.targets import Target, find_targets, recipe_names, unlike
 from kdcli.plan.hardware import resolve_device
+from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 
@@ -88,11 +89,15 @@ def evaluate(request: EvaluateRequest, events: Events) -> Evaluated:
     _refuse_unfinished(runs, plans)
     if request.suggest_map is not None and alone is None:
         raise RequestError(Problem(f"--suggest-map {request.suggest_map}", "is about one run", f"{len(runs)} were named"))
+    for path, flag in ((request.out, "--out"), (request.suggest_map, "--suggest-map")):
+        if path is not None:
+            refuse_unwritable(path.absolute(), f"{flag} {path}")
     events.emit(WorkStarted("reading the data"))
     task, own_data = _task(request, targets, plans)
     split = _split(task, request.split)
     rows = labelled(task, split)
     events.emit(Note(f"{task.name}, {split} split, {len(rows)} rows from {rows.source}"))
+    _refuse_other_classes(task, targets, plans)
     questions = Questions(task, split, resolve_device(request.device), events, request.max_length)
     notes = _other_data(task, split, runs, plans)
     answers = _answers(questions, request, targets, plans)
@@ -161,9 +166,27 @@ def _known_classes(targets: Sequence[Target], plans: dict[str, Plan]) -> Sequenc
     return ()
 
 
+def _refuse_other_classes(task: Task, targets: Sequence[Target], plans: dict[str, Plan]) -> None:
+    """Before any model is asked, find those whose classes are not the task's.
+
+    Raises:
+        RequestError: with all of them.
+    """
+    problems = Problems()
+    for target in targets:
+        classes = plans[target.name].task.labels if target.kind == "run" else classes_of(target)
+        try:
+            if classes and tuple(classes) != task.labels:
+                match_labels(str(target.path), classes, task)
+        except RequestError as error:
+            problems.extend(error)
+    problems.raise_if_any()
+
+
 def _answers(questions: Questions, request: EvaluateRequest, targets: Sequence[Target], plans: dict[str, Plan]) -> list[Answer]:
     """What all models say: runs with their teachers, then models, which are held against all teachers that there are."""
     runs = [target for target in targets if target.kind == "run"]
+    read = {target: questions.model(target) for target in targets if target.kind == "predictions"}
     answers = (
         questions.run_alone(RunFolder(runs[0].path), plans[runs[0].name])
         if len(runs) == 1
@@ -176,8 +199,15 @@ def _answers(questions: Questions, request: EvaluateRequest, targets: Sequence[T
     for target in targets:
         if target.kind != "run":
             known = {answer.name for answer in answers}
-            answer = questions.model(replace(target, name=unlike(target.name, known)))
-            answers.append(replace(answer, teachers=teachers, ensemble=together[0] if len(together) == 1 else None))
+            answer = read.get(target) or questions.model(target)
+            answers.append(
+                replace(
+                    answer,
+                    name=unlike(target.name, known),
+                    teachers=teachers,
+                    ensemble=together[0] if len(together) == 1 else None,
+                )
+            )
     return answers
 
 

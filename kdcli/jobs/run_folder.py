@@ -136,9 +136,9 @@ def new_run(out: Path | None, task: str, what: str) -> RunFolder:
                     remedy=f"--resume --out {out} to go on with it" if (out / "plan.yaml").is_file() else "another --out",
                 )
             )
-        _refuse_unwritable(out, f"--out {out}")
+        refuse_unwritable(out, f"--out {out}")
         return RunFolder(out)
-    _refuse_unwritable(RUNS, "runs")
+    refuse_unwritable(RUNS, "runs")
     stem = re.sub(r"[^\w.-]+", "-", f"{task}-{what}-{datetime.now():%Y%m%d-%H%M%S}")
     path, number = RUNS / stem, 2
     while path.exists():
@@ -146,7 +146,12 @@ def new_run(out: Path | None, task: str, what: str) -> RunFolder:
     return RunFolder(path)
 
 
-def _refuse_unwritable(path: Path, where: str) -> None:
+def refuse_unwritable(path: Path, where: str) -> None:
+    """Refuse a place that cannot be written to.
+
+    Raises:
+        RequestError: the nearest folder that is there is none, or forbids it.
+    """
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise RequestError(

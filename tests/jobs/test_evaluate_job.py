@@ -69,8 +69,18 @@ def test_checkpoint_with_other_classes_is_refused_with_both_lists(tiny_run: Tiny
         evaluate(EvaluateRequest(targets=(str(tiny_run[0] / "student"),), data=DataRequest(data=str(tmp_path))), Events())
 
 
+def test_all_models_with_other_classes_are_said_before_any_is_asked(tiny_run: TinyRun, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\n" + "a,cat\nb,dog\n" * 20)
+    told: list[Event] = []
+    words = (str(tiny_run[0] / "student"), str(tiny_run[0] / "baseline"), str(tiny_run[0] / "teachers" / "bert"))
+    with pytest.raises(RequestError) as refused:
+        evaluate(EvaluateRequest(targets=words, data=DataRequest(data=str(tmp_path))), Events([told.append]))
+    assert len(refused.value.problems) == 3
+    assert not any(isinstance(event, WorkStarted) and "asking" in event.title for event in told)
+
+
 def test_checkpoint_without_data_is_refused(tiny_run: TinyRun) -> None:
-    with pytest.raises(RequestError, match="--task or --data"):
+    with pytest.raises(RequestError, match="--data FILE, or --task"):
         evaluate(EvaluateRequest(targets=(str(tiny_run[0] / "student"),)), Events())
 
 

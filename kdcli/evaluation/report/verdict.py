@@ -22,6 +22,8 @@ def subject(evaluation: Evaluation, model: ModelScore) -> str:
 def verdict(evaluation: Evaluation) -> list[str]:
     """What came out, in plain sentences."""
     ours, teacher = main_model(evaluation), evaluation.best_teacher
+    if evaluation.recipes and len(evaluation.recipes[0].scores) > 1:  # its best seed says little of a recipe
+        return [*_recipe_sentences(evaluation), *_kept_over_seeds(evaluation)]
     found = [*_recipe_sentences(evaluation), _kept(evaluation, ours)]
     against = difference_of(evaluation, ours.name, teacher.name) if teacher is not None else None
     if teacher is not None and against is not None:
@@ -51,6 +53,15 @@ def _recipe_sentences(evaluation: Evaluation) -> list[str]:
     runs = "1 seed" if len(best.scores) == 1 else f"{len(best.scores)} seeds"
     others = [_difference_sentence(f"Its difference from {each.theirs}", each) for each in evaluation.recipe_differences[:1]]
     return [f"{which} {hundredfold(best.mean)}{spread} points of {evaluation.metric} over {runs}.", *others]
+
+
+def _kept_over_seeds(evaluation: Evaluation) -> list[str]:
+    best = evaluation.recipes[0]
+    shares = [kept.value for name in best.models.values() if (kept := evaluation.model(name).retention) is not None]
+    if not shares:
+        return []
+    mean, low, high = (hundredfold(value) for value in (sum(shares) / len(shares), min(shares), max(shares)))
+    return [f"Its runs keep {mean}{NBSP}% of their best teacher’s {evaluation.metric} on average (from {low} to {high})."]
 
 
 def _kept(evaluation: Evaluation, ours: ModelScore) -> str:

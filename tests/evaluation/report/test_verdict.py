@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from kdcli.evaluation.comparison import compare
@@ -17,6 +18,22 @@ def test_several_seeds_of_recipes_lead_the_verdict() -> None:
     assert verdict(found)[0].startswith("The recipe with the highest mean is good: it scores")
     assert "over 3 seeds" in verdict(found)[0]
     assert verdict(found)[1].startswith("Its difference from poor, +")
+
+
+def test_what_is_kept_is_said_of_all_seeds_and_not_of_the_best_one() -> None:
+    task = task_of(["a", "b", "c"], 90)
+    teacher = answer(task, "bert", "teacher", 2.5, 9)
+    runs = [replace(one, teachers=("bert",)) for one in seeds_of(task, good=3.0, poor=1.0)]
+    found = compare(task, "test", [*runs, teacher])
+    kept = [found.model(name).retention for name in found.recipes[0].models.values()]
+    mean = sum(one.value for one in kept if one is not None) / 3
+    said = verdict(found)
+    assert (
+        said[2]
+        .replace("\u00a0", " ")
+        .startswith(f"Its runs keep {100 * mean:.1f} % of their best teacher’s accuracy on average")
+    )
+    assert len(said) == 3
 
 
 def test_teachers_alone_are_judged_themselves() -> None:
