@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,17 @@ class Questions:
     def rows(self) -> Split:
         """The samples."""
         return self.task.splits[self.split]
+
+    @cached_property
+    def onnx_device(self) -> str:
+        """Where ONNX files are asked: on the GPU where ONNX Runtime has its provider, else on the CPU."""
+        if self.device.type != "cpu":
+            try:
+                check_provider("cuda")
+                return "cuda"
+            except RequestError:
+                self.events.emit(Note("this ONNX Runtime has no CUDA provider: ONNX files are asked on the CPU"))
+        return "cpu"
 
     def know(self, run: RunFolder, plan: Plan, logits: Mapping[str, Logits], sizes: Mapping[str, int]) -> None:
         """Take what a run's teachers have said of these samples already: teacher → logits [n, C], and → parameters."""
@@ -138,7 +150,7 @@ class Questions:
         for file in sorted((run.export / "onnx").glob("*.onnx")) if files else []:
             precision = file.stem.removeprefix("model").strip("_-") or "fp32"
             name = f"{names.of('student')} {precision}, ONNX"
-            if precision == "bf16" and self.device.type == "cpu":
+            if precision == "bf16" and self.onnx_device == "cpu":
                 continue  # ONNX Runtime has no bf16 products for CPUs
             self.events.emit(WorkStarted(f"asking {name}"))
             answer = self._onnx(Target(name, file, "onnx"), length)
@@ -187,7 +199,7 @@ class Questions:
         folder = _folder_of(target.path)
         found = describe(Reference(target.name, str(folder), "model"), weights=False)
         order = self._order(target, found.head_labels)
-        session = open_session(target.path, torch.get_num_threads(), self._onnx_device())
+        session = open_session(target.path, torch.get_num_threads(), self.onnx_device)
         pairs = self.rows.pairs
         texts = list(self.rows.texts) if pairs is None else list(zip(self.rows.texts, pairs, strict=True))
         read_by = Texts.of(load_tokenizer(folder), texts, length or self.max_length or text_limit(found))
@@ -196,16 +208,6 @@ class Questions:
             raise RequestError(Problem(str(target.path), "answers with numbers that are not finite"))
         answer = _answer(target.name, "model", "onnx", logits[:, order], None, target.path)
         return replace(answer, bytes=target.path.stat().st_size)
-
-    def _onnx_device(self) -> str:
-        """The GPU where ONNX Runtime has its provider, else the CPU."""
-        if self.device.type != "cpu":
-            try:
-                check_provider("cuda")
-                return "cuda"
-            except RequestError:
-                self.events.emit(Note("this ONNX Runtime has no CUDA provider: ONNX files are asked on the CPU"))
-        return "cpu"
 
     def _predictions(self, target: Target) -> Answer:
         columns = read(target.path)

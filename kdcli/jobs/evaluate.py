@@ -27,8 +27,9 @@ from kdcli.jobs.run_folder import RunFolder, refuse_unwritable
 from kdcli.jobs.targets import Target, find_targets, recipe_names, unlike
 from kdcli.plan.hardware import resolve_device
 from kdcli.plan.labels import match_labels
-from kdcli.plan.plan import Plan
+from kdcli.plan.plan import DISTILL, Plan
 from kdcli.plan.request import TrainRequest
+from kdcli.plan.resolve import asks_teachers
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,7 @@ def evaluate(request: EvaluateRequest, events: Events) -> Evaluated:
     plans = {target.name: RunFolder(target.path).read_plan() for target in targets if target.kind == "run"}
     runs = [target for target in targets if target.kind == "run"]
     alone = runs[0] if len(runs) == 1 else None
-    _refuse_unfinished(runs, plans)
-    if request.suggest_map is not None and alone is None:
-        raise RequestError(Problem(f"--suggest-map {request.suggest_map}", "is about one run", f"{len(runs)} were named"))
-    for path, flag in ((request.out, "--out"), (request.suggest_map, "--suggest-map")):
-        if path is not None:
-            refuse_unwritable(path.absolute(), f"{flag} {path}")
+    _check(request, runs, plans)
     events.emit(WorkStarted("reading the data"))
     task, own_data = _task(request, targets, plans)
     split = _split(task, request.split)
@@ -105,8 +101,6 @@ def evaluate(request: EvaluateRequest, events: Events) -> Evaluated:
     evaluation = with_gates(compare(task, split, answers, notes), request.gates)
     for note in evaluation.notes:
         events.emit(Note(note))
-    if alone is not None and request.suggest_map is not None:
-        _suggest_map(request.suggest_map, RunFolder(alone.path), plans[alone.name], task, events, request)
     if len(targets) == 1 and alone is not None and own_data and request.out is None:
         run = RunFolder(alone.path)
         page = write_proof(run, plans[alone.name], task, evaluation, answers, questions.device, events, request.report)
@@ -114,11 +108,13 @@ def evaluate(request: EvaluateRequest, events: Events) -> Evaluated:
         page = write_comparison(request.out, task, evaluation, answers, events, request.report)
     else:
         page = None
+    if alone is not None and request.suggest_map is not None:
+        _suggest_map(request.suggest_map, RunFolder(alone.path), plans[alone.name], task, events, request)
     return Evaluated(evaluation, page)
 
 
 def _task(request: EvaluateRequest, targets: Sequence[Target], plans: dict[str, Plan]) -> tuple[Task, bool]:
-    """What is scored on, and whether it is the runs' own data."""
+    """What is scored on, and whether that and the models are what a run would be scored on without further words."""
     given = request.data
     runs = [target for target in targets if target.kind == "run"]
     asked = TrainRequest.model_validate(plans[runs[0].name].request).data if runs else None
@@ -140,7 +136,8 @@ def _task(request: EvaluateRequest, targets: Sequence[Target], plans: dict[str, 
         task = load_task_of(given, RunFolder(Path()))
     task = task.with_classes(_known_classes(targets, plans))
     check_metric(task.metric, task.labels)
-    own = asked is not None and given.is_starter and given.eval is None and given.test is None and given.metric is None
+    said = any((given.eval, given.test, given.metric, request.max_length, request.teachers))
+    own = asked is not None and given.is_starter and not said
     return task, own
 
 
@@ -193,7 +190,10 @@ def _answers(questions: Questions, request: EvaluateRequest, targets: Sequence[T
         else _answers_of_runs(questions, runs, plans)
     )
     if request.teachers is not None:
-        answers = [*answers, *questions.named_teachers(request.teachers, {answer.name for answer in answers})]
+        named = questions.named_teachers(request.teachers, {answer.name for answer in answers})
+        more = tuple(answer.name for answer in named if answer.role == "teacher")
+        taught = ("student", "without-teachers", "export")
+        answers = [replace(one, teachers=one.teachers + more) if one.role in taught else one for one in answers] + named
     teachers = tuple(answer.name for answer in answers if answer.role == "teacher")
     together = [answer.name for answer in answers if answer.role == "ensemble"]
     for target in targets:
@@ -238,7 +238,12 @@ def _split(task: Task, asked: str | None) -> str:
     return split
 
 
-def _refuse_unfinished(runs: Sequence[Target], plans: dict[str, Plan]) -> None:
+def _check(request: EvaluateRequest, runs: Sequence[Target], plans: dict[str, Plan]) -> None:
+    """What can be found wrong before anything is read.
+
+    Raises:
+        RequestError: a run without its student, a gate without a teacher, a place that cannot be written to.
+    """
     problems = [
         Problem(str(target.path), "has no student yet", remedy=f"kdcli distill --resume --out {target.path}")
         for target in runs
@@ -246,6 +251,17 @@ def _refuse_unfinished(runs: Sequence[Target], plans: dict[str, Plan]) -> None:
     ]
     if problems:
         raise RequestError(problems)
+    has_teachers = request.teachers is not None or any(
+        plan.student is None or asks_teachers(DISTILL, plan.recipe) for plan in plans.values()
+    )
+    for gate in request.gates:
+        if gate.needs_teacher and not has_teachers:
+            raise RequestError(Problem(f"--{gate.name}", "needs a teacher to compare with", remedy="--teachers FOLDER"))
+    if request.suggest_map is not None and len(runs) != 1:
+        raise RequestError(Problem(f"--suggest-map {request.suggest_map}", "is about one run", f"{len(runs)} were named"))
+    for path, flag in ((request.out, "--out"), (request.suggest_map, "--suggest-map")):
+        if path is not None:
+            refuse_unwritable(path.absolute(), f"{flag} {path}")
 
 
 def _other_data(task: Task, split: str, runs: Sequence[Target], plans: dict[str, Plan]) -> list[str]:

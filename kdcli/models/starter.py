@@ -63,9 +63,15 @@ def _wordpiece(texts: Sequence[str]) -> Any:
     inner.normalizer = normalizers.BertNormalizer()
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.decoder = decoders.WordPiece()
+    # Pieces of one letter are numbered as the trainer meets them, which is in no order, and numbers decide between pieces that
+    # are equally frequent. Known from the start, as if they were special, they make the vocabulary the same in every run.
+    first = [*special, *(f"##{letter}" for letter in _letters_within_words(inner, texts))]
     inner.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=_VOCABULARY, special_tokens=special, show_progress=False)
+        texts, trainers.WordPieceTrainer(vocab_size=_VOCABULARY, special_tokens=first, show_progress=False)
     )
+    vocabulary = inner.get_vocab()
+    inner = _like(inner, models.WordPiece(vocabulary, unk_token="[UNK]"))
+    inner.add_special_tokens(special)
     inner.post_processor = processors.BertProcessing(
         ("[SEP]", inner.token_to_id("[SEP]")), ("[CLS]", inner.token_to_id("[CLS]"))
     )
@@ -79,6 +85,23 @@ def _wordpiece(texts: Sequence[str]) -> Any:
         model_max_length=_MAX_LENGTH,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
+
+
+def _letters_within_words(tokenizer: Any, texts: Sequence[str]) -> list[str]:
+    """Every letter that stands behind the first one of a word, in order."""
+    words = (
+        word for text in texts for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    )
+    return sorted({letter for word in words for letter in word[1:]})
+
+
+def _like(tokenizer: Any, model: Any) -> Any:
+    """A tokenizer with another model, and nothing added to it."""
+    from tokenizers import Tokenizer
+
+    other = Tokenizer(model)
+    other.normalizer, other.pre_tokenizer, other.decoder = tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder
+    return other
 
 
 def _byte_level_bpe(texts: Sequence[str]) -> Any:

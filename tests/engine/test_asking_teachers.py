@@ -35,11 +35,6 @@ from tests.engine.phases import (
 HALVES = {"bert": 0.5, "roberta": 0.5}
 
 
-@pytest.fixture(scope="module")
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
-
-
 def wanted(**layers: set[int]) -> Wanted:
     return Wanted(**{kind: frozenset(rows) for kind, rows in layers.items()})
 

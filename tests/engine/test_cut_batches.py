@@ -29,11 +29,6 @@ from tests.engine.phases import (
 from tests.engine.two_processes import CASES, trained
 
 
-@pytest.fixture(scope="module")
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
-
-
 @dataclass(frozen=True)
 class Result:
     """What three steps of eight samples give.

@@ -287,11 +287,6 @@ def test_a_generator_that_was_never_begun_has_no_thread(samples: Samples) -> Non
     assert threads() == []
 
 
-@pytest.fixture
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
-
-
 def test_a_training_leaves_no_thread(material: Material, tmp_path: Path) -> None:
     seen: list[Sequence[str]] = []
     made = phase(material, (2, 3), terms=labels_alone, teachers=False)

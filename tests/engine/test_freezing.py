@@ -38,11 +38,6 @@ PLACES: Mapping[str, int | str] = {
 }
 
 
-@pytest.fixture(scope="module")
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
-
-
 def place(name: str) -> int | str:
     return next(found for begin, found in PLACES.items() if name.startswith(begin))
 

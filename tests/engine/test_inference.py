@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,6 @@ from kdcli.models.student import STUDENT, StudentLearner
 from tests.engine.phases import DEV_ROWS, Material, dev_samples, ensemble, student, train_samples
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
 
 
 @pytest.fixture

@@ -37,11 +37,6 @@ from tests.engine.phases import (
 )
 
 
-@pytest.fixture(scope="module")
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
-
-
 def test_the_loop_equals_a_plain_training_loop(material: Material, tmp_path: Path) -> None:
     """Losses, gradient norms (projections included), clipping, decay, the three rates and their schedule."""
     ours, plain, unclipped, told = phase(material), phase(material), phase(material), Told()

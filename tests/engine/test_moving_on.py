@@ -36,11 +36,6 @@ from tests.engine.resuming import Course, Run
 STEPS = 12
 
 
-@pytest.fixture(scope="module")
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
-
-
 @dataclass(frozen=True)
 class Falling:
     """A loss that falls from step to step, and how its layers and teachers become one."""

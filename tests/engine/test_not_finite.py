@@ -31,11 +31,6 @@ from tests.engine.phases import (
 )
 
 
-@pytest.fixture(scope="module")
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
-
-
 class FiniteValueWithoutGradient(Term):
     """√0: the value is 0, the slope infinite."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,11 +28,6 @@ from tests.engine.phases import (
     student,
     train_samples,
 )
-
-
-@pytest.fixture(scope="module")
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
 
 
 @pytest.fixture

@@ -21,11 +21,6 @@ from tests.engine.phases import Material, Part, Told, all_terms, labels_alone, p
 from tests.engine.resuming import Course
 
 
-@pytest.fixture(scope="module")
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
-
-
 class Clock:
     """Shows what it is told to."""
 

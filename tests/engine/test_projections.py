@@ -33,11 +33,6 @@ from tests.engine.phases import (
 from tests.engine.resuming import Course, Run
 
 
-@pytest.fixture(scope="module")
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
-
-
 def test_projections_are_trained_and_not_part_of_the_learner(material: Material, tmp_path: Path) -> None:
     trained, start = phase(material), weights(phase(material))
     trainer(tmp_path).run(trained)

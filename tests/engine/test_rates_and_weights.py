@@ -37,11 +37,6 @@ from tests.engine.phases import (
 )
 
 
-@pytest.fixture(scope="module")
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
-
-
 def rates(told: Told) -> list[float]:
     return [event.values["learning-rate"] for event in told.of(Logged)]
 

@@ -32,11 +32,6 @@ from tests.engine.phases import (
 from tests.engine.resuming import Course, Run
 
 
-@pytest.fixture(scope="module")
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
-
-
 def changing_and_drawn(bank: Projections) -> list[Term]:
     """Weights that change, a teacher drawn per step, layers drawn per epoch."""
     chances = {"bert": 0.5, "roberta": 0.5}

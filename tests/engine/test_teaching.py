@@ -51,11 +51,6 @@ from tests.models.random_texts import random_samples, random_view
 both_losses = pytest.mark.parametrize("terms", [all_terms, every_loss])
 
 
-@pytest.fixture(scope="module")
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
-
-
 @pytest.fixture
 def desk(material: Material, tmp_path: Path) -> Iterator[Desk]:
     made = Desk(material, tmp_path)

@@ -174,11 +174,6 @@ def test_no_loss_makes_the_program_wait(make: Make) -> None:
 # Steps
 
 
-@pytest.fixture(scope="module")
-def material(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path) -> Material:
-    return Material(tiny_bert, tiny_roberta, tiny_data)
-
-
 @pytest.fixture
 def desk(material: Material, tmp_path: Path) -> Iterator[Desk]:
     made = Desk(material, tmp_path)
