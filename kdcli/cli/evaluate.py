@@ -52,7 +52,15 @@ def evaluate(
         typer.Option("--suggest-map", metavar="FILE", help="Write the run's recipe with the layer maps that would fit best."),
     ] = None,
     task: options.Task = None,
-    data: options.Data = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="A file, all of it scored on; a folder with train/dev/test files; with --task its files as distributed; or "
+            "a Hub dataset. Default: what the run was made with.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
     eval: options.Eval = None,
     test: options.Test = None,
     text_column: options.TextColumn = None,
