@@ -97,7 +97,7 @@ def compare(task: Task, split: str, answers: Sequence[Answer], notes: Iterable[s
         (model for model in models if model.role in ("student", "model")), key=lambda model: -model.scores[task.metric]
     )
     models = [*judged, *(model for model in models if model not in judged)]
-    recipes = _recipes([by_name[model.name] for model in models if model.name in by_name], models, task.metric)
+    recipes = _recipes(answers, models, task.metric)
     evaluation = Evaluation(
         kdcli=__version__,
         task=task.name,
@@ -110,7 +110,7 @@ def compare(task: Task, split: str, answers: Sequence[Answer], notes: Iterable[s
         models=models,
         recipes=recipes,
         recipe_differences=_recipe_differences(recipes, task.metric),
-        notes=[*notes, *_notes(task, rows), *_single_seeds(recipes)],
+        notes=[*notes, *_notes(task, rows), *_single_seeds(recipes), *_repeated_seeds(answers)],
     )
     return evaluation.model_copy(
         update={
@@ -320,6 +320,19 @@ def _single_seeds(recipes: Sequence[RecipeScore]) -> list[str]:
         return []
     return [
         f"{', '.join(alone)}: one seed, so that the recipe cannot be told from its seed; it is not compared with the others"
+    ]
+
+
+def _repeated_seeds(answers: Sequence[Answer]) -> list[str]:
+    """Runs that were made with the same seed of the same recipe."""
+    found: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for answer in answers:
+        if answer.recipe is not None and answer.seed is not None:
+            found[answer.recipe, answer.seed].append(answer.name)
+    return [
+        f"{' and '.join(names)}: the same recipe with the same seed ({seed}), of which the first counts"
+        for (_, seed), names in found.items()
+        if len(names) > 1
     ]
 
 

@@ -152,6 +152,13 @@ def test_a_recipe_with_one_seed_is_not_compared_with_one_of_several() -> None:
     assert any("single: one seed" in note for note in found.notes)
 
 
+def test_a_seed_that_was_run_twice_counts_once_and_is_said() -> None:
+    students = [answer(f"run-{place}", "student", 30 + place, recipe="r", seed=seed) for place, seed in enumerate((0, 1, 1))]
+    found = compare(task(), "dev", students)
+    assert found.recipes[0].models == {0: "run-0", 1: "run-1"}
+    assert any("run-1 and run-2: the same recipe with the same seed (1)" in note for note in found.notes)
+
+
 def test_agreement_counts_what_only_one_of_them_gets_right() -> None:
     found = compare(task(), "dev", [STUDENT, BERT, ROBERTA])
     assert [(one.teacher, one.both_right, one.lost, one.gained, one.both_wrong) for one in found.agreements] == [
