@@ -34,6 +34,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def samples(self) -> list[str] | list[tuple[str, str]]:
+        """Each sample as a tokenizer takes it: a text, or a pair of texts."""
+        return list(self.texts) if self.pairs is None else list(zip(self.texts, self.pairs, strict=True))
+
     def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Split:
         """The samples at ``rows``, in that order."""
         return replace(

@@ -305,8 +305,8 @@ def _notes(task: Task, rows: Split) -> list[str]:
             "macro-averages leave out a class that neither occurs nor is answered"
         )
     if TRAIN in task.splits and rows is not task.train:
-        seen = set(_texts(task.train))
-        again = sum(text in seen for text in _texts(rows))
+        seen = set(task.train.samples)
+        again = sum(sample in seen for sample in rows.samples)
         if again:
             notes.append(
                 f"{again} of the {len(rows)} samples ({again / len(rows):.1%}) stand word for word in the training split too"
@@ -334,7 +334,3 @@ def _repeated_seeds(answers: Sequence[Answer]) -> list[str]:
         for (_, seed), names in found.items()
         if len(names) > 1
     ]
-
-
-def _texts(split: Split) -> Iterable[tuple[str, str]]:
-    return zip(split.texts, split.pairs if split.pairs is not None else [""] * len(split), strict=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from kdcli.errors import Problem, RequestError, did_you_mean
 from kdcli.export.gate import Check, Examiner
 from kdcli.export.graph import GraphSettings, write_graph
+from kdcli.export.names import FILES
 from kdcli.export.quantisation import (
     Calibration,
     Feed,
@@ -26,13 +27,6 @@ from kdcli.export.quantisation import (
 )
 from kdcli.export.sessions import open_session
 
-FILES = {
-    "fp32": "model.onnx",
-    "fp16": "model_fp16.onnx",
-    "bf16": "model_bf16.onnx",
-    "int8": "model_int8.onnx",
-    "int8-static": "model_int8_static.onnx",
-}
 DEFAULT = ("fp32", "int8")
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _MOST_EXCLUDED = 0.5

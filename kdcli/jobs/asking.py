@@ -23,6 +23,7 @@ from kdcli.errors import Problem, RequestError, did_you_mean
 from kdcli.evaluation.comparison import ENSEMBLE, Answer, check_answer, ensemble
 from kdcli.evaluation.document import Kind, Role
 from kdcli.export.gate import Texts, answers
+from kdcli.export.names import precision_of
 from kdcli.export.sessions import check_provider, open_session
 from kdcli.export.sessions import run as run_session
 from kdcli.jobs.run_folder import RunFolder
@@ -148,7 +149,7 @@ class Questions:
                 )
             )  # fmt: skip
         for file in sorted((run.export / "onnx").glob("*.onnx")) if files else []:
-            precision = file.stem.removeprefix("model").strip("_-") or "fp32"
+            precision = precision_of(file)
             name = f"{names.of('student')} {precision}, ONNX"
             if precision == "bf16" and self.onnx_device == "cpu":
                 continue  # ONNX Runtime has no bf16 products for CPUs
@@ -200,9 +201,7 @@ class Questions:
         found = describe(Reference(target.name, str(folder), "model"), weights=False)
         order = self._order(target, found.head_labels)
         session = open_session(target.path, torch.get_num_threads(), self.onnx_device)
-        pairs = self.rows.pairs
-        texts = list(self.rows.texts) if pairs is None else list(zip(self.rows.texts, pairs, strict=True))
-        read_by = Texts.of(load_tokenizer(folder), texts, length or self.max_length or text_limit(found))
+        read_by = Texts.of(load_tokenizer(folder), self.rows.samples, length or self.max_length or text_limit(found))
         logits = answers(lambda inputs: run_session(session, inputs), read_by)
         if not np.isfinite(logits).all():
             raise RequestError(Problem(str(target.path), "answers with numbers that are not finite"))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kdcli import __version__
 from kdcli.data import starter
 from kdcli.data.sources import DataRequest
-from kdcli.data.task import DEV, Split, Task
+from kdcli.data.task import DEV, Task
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.errors import GateError, Problem, RequestError
 from kdcli.evaluation.intervals import score_interval
@@ -27,11 +27,12 @@ from kdcli.export.latency import Latency, LatencyLimit
 from kdcli.export.machine import describe as describe_machine
 from kdcli.export.machine import has_vnni
 from kdcli.export.memory import Memory, session_memory
+from kdcli.export.names import FILES
 from kdcli.export.plot import draw
 from kdcli.export.quantisation import Calibration
 from kdcli.export.serving import write_predict
 from kdcli.export.sessions import check_provider, open_session
-from kdcli.export.variants import DEFAULT, FILES, Asked, Variant, Workshop
+from kdcli.export.variants import DEFAULT, Asked, Variant, Workshop
 from kdcli.files import whole_folder, write_json
 from kdcli.jobs.preparation import load_task_of
 from kdcli.jobs.proof import refresh_report
@@ -379,9 +380,5 @@ def _of_task(
     """Judged on dev, calibrated on what was trained on."""
     dev = task.splits[DEV]
     return _Source(
-        checkpoint, request.out or folder, _texts(dev), _texts(task.train), dev.labels, task.metric, order, length, plan, run
+        checkpoint, request.out or folder, dev.samples, task.train.samples, dev.labels, task.metric, order, length, plan, run
     )
-
-
-def _texts(split: Split) -> list[Any]:
-    return list(split.texts) if split.pairs is None else list(zip(split.texts, split.pairs, strict=True))

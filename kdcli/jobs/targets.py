@@ -13,6 +13,7 @@ from typing import Literal
 
 from kdcli.data.readers import SUFFIXES
 from kdcli.errors import Problem, RequestError
+from kdcli.export.names import precision_of
 from kdcli.jobs.run_folder import find_run
 from kdcli.models.checkpoints import SHARED_HEAD
 from kdcli.plan.plan import Plan
@@ -109,11 +110,10 @@ def _opened(path: Path) -> Iterator[Target]:
 
 def _file(path: Path) -> tuple[str, Path, TargetKind]:
     if path.suffix == _ONNX:
-        precision = path.stem.removeprefix("model").strip("_-") or "fp32"
         above = path.resolve().parent
         above = above.parent if above.name == "onnx" else above
         above = above.parent if above.name == "export" else above
-        return f"{above.name} {precision}", path, "onnx"
+        return f"{above.name} {precision_of(path)}", path, "onnx"
     if path.suffix.lower() in SUFFIXES:
         return path.stem, path, "predictions"
     kinds = f"{_ONNX}, or a table of predictions ({', '.join(SUFFIXES)})"

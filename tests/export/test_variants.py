@@ -17,8 +17,9 @@ from kdcli.errors import RequestError
 from kdcli.evaluation.metrics import score
 from kdcli.export import variants as variants_module
 from kdcli.export.gate import Examiner, Texts
+from kdcli.export.names import FILES, precision_of
 from kdcli.export.quantisation import products
-from kdcli.export.variants import DEFAULT, FILES, Asked, Variant, Workshop, parse_precisions
+from kdcli.export.variants import DEFAULT, Asked, Variant, Workshop, parse_precisions
 from tests.export.classifiers import Drawer, classifier, said, tokens, told, with_an_outlier
 
 ASKED = Asked(reduce_range=True, calibration="minmax")
@@ -215,3 +216,8 @@ def test_products_of_the_packed_graph_are_those_that_may_be_left_out(workshop: M
     assert len(found) == 12
     given = tokens(shop.model, [5, 9])
     np.testing.assert_allclose(told(tmp_path / FILES["fp32"], given)[0], said(shop.model, given), atol=1e-4)
+
+
+def test_a_file_is_called_by_its_precision_and_one_of_others_by_what_is_left_of_its_name() -> None:
+    assert all(precision_of(Path("onnx") / name) == precision for precision, name in FILES.items())
+    assert [precision_of(Path(name)) for name in ("model_quantized.onnx", "mine.onnx")] == ["quantized", "mine"]

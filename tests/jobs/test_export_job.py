@@ -21,7 +21,7 @@ from kdcli.data.sources import DataRequest
 from kdcli.engine.events import Event, Events
 from kdcli.errors import GateError, RequestError
 from kdcli.export import variants as variants_module
-from kdcli.export.variants import FILES
+from kdcli.export.names import FILES
 from kdcli.jobs import export as export_job
 from kdcli.jobs.export import Export, ExportRequest, export
 from tests.conftest import sentences
