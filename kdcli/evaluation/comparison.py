@@ -90,7 +90,8 @@ def compare(task: Task, split: str, answers: Sequence[Answer], notes: Iterable[s
     for answer in answers:
         check_answer(answer.path or answer.name, answer.predictions, rows)
     by_name = {answer.name: answer for answer in answers}
-    models = [_scored(answer, by_name, task, rows.labels) for answer in answers]
+    ranking = {answer.name: score(task.metric, answer.predictions, rows.labels) for answer in answers}
+    models = [_scored(answer, by_name, ranking, task, rows.labels) for answer in answers]
     if TRAIN in task.splits:
         models.append(_majority(task, rows.labels))
     judged = sorted(
@@ -115,7 +116,7 @@ def compare(task: Task, split: str, answers: Sequence[Answer], notes: Iterable[s
     return evaluation.model_copy(
         update={
             "differences": _differences(evaluation, by_name, rows.labels),
-            "agreements": _agreements(evaluation, by_name, rows, task.labels),
+            "agreements": _agreements(evaluation, by_name, ranking, rows, task.labels),
         }
     )
 
@@ -140,10 +141,10 @@ def labelled(task: Task, split: str) -> Split:
     return rows
 
 
-def best_of(names: Iterable[str], by_name: dict[str, Answer], metric: str, labels: Classes) -> Answer | None:
-    """The answer with the highest score among those named."""
-    found = [by_name[name] for name in names if name in by_name]
-    return max(found, key=lambda answer: score(metric, answer.predictions, labels), default=None)
+def _best_teacher(answer: Answer, by_name: dict[str, Answer], ranking: dict[str, float]) -> Answer | None:
+    """Of a model's own teachers the one with the highest score."""
+    known = [name for name in answer.teachers if name in by_name]
+    return by_name[max(known, key=lambda name: ranking[name])] if known else None
 
 
 def check_answer(where: str, predictions: Classes, rows: Split) -> None:
@@ -163,8 +164,8 @@ def check_answer(where: str, predictions: Classes, rows: Split) -> None:
         )
 
 
-def _scored(answer: Answer, by_name: dict[str, Answer], task: Task, labels: Classes) -> ModelScore:
-    best = best_of(answer.teachers, by_name, task.metric, labels)
+def _scored(answer: Answer, by_name: dict[str, Answer], ranking: dict[str, float], task: Task, labels: Classes) -> ModelScore:
+    best = _best_teacher(answer, by_name, ranking)
     together = None if answer.ensemble is None else by_name.get(answer.ensemble)
     ours = answer.predictions
     return ModelScore(
@@ -181,16 +182,15 @@ def _scored(answer: Answer, by_name: dict[str, Answer], task: Task, labels: Clas
         retention_of_ensemble=(
             None if together is None else retention(task.metric, ours, together.predictions, labels, together.name)
         ),
-        drop=None if best is None else _drop(task.metric, ours, best, labels),
+        drop=None if best is None else _drop(task.metric, ours, best, ranking[best.name] - ranking[answer.name], labels),
         calibration=None if answer.logits is None else calibrate(answer.logits, labels),
         classes=class_scores(ours, labels, task.labels),
         confusion=confusion(ours, labels, len(task.labels)),
     )
 
 
-def _drop(metric: str, ours: Classes, best: Answer, labels: Classes) -> Drop:
+def _drop(metric: str, ours: Classes, best: Answer, value: float, labels: Classes) -> Drop:
     low, high = difference_interval(metric, best.predictions, ours, labels)
-    value = score(metric, best.predictions, labels) - score(metric, ours, labels)
     return Drop(of=best.name, value=value, low=low, high=high)
 
 
@@ -265,14 +265,16 @@ def _families(evaluation: Evaluation) -> list[list[tuple[str, str]]]:
     return [[(judged[0], name) for name in judged[1:]]]
 
 
-def _agreements(evaluation: Evaluation, by_name: dict[str, Answer], rows: Split, names: Sequence[str]) -> list[AgreementTable]:
+def _agreements(
+    evaluation: Evaluation, by_name: dict[str, Answer], ranking: dict[str, float], rows: Split, names: Sequence[str]
+) -> list[AgreementTable]:
     """Each model that is judged with its best teacher, or with each of them where it is judged alone."""
     assert rows.labels is not None
     judged = evaluation.judged
     tables = []
     for model in judged:
         mine = by_name[model.name]
-        best = best_of(mine.teachers, by_name, evaluation.metric, rows.labels)
+        best = _best_teacher(mine, by_name, ranking)
         if best is None:
             continue
         others = [name for name in mine.teachers if name in by_name and name != best.name] if len(judged) == 1 else []
