@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,7 +26,9 @@ class Columns:
         fingerprint: first 16 hex digits of the file's sha256.
         lines: the line of each row in the file.
         skipped: lines with the wrong number of fields that were left out.
-        nulls: column → the first line without a value, for kinds of files that tell nothing from empty text.
+        missing: column → the rows (from 0) without a value there; their cells are empty text.
+        structured: column → the rows whose cell is a list or an object, not a single value; their cells are its JSON.
+        notes: what the user should know about how the file was read.
     """
 
     cells: dict[str, list[str]]
@@ -33,7 +36,9 @@ class Columns:
     fingerprint: str
     lines: list[int]
     skipped: list[int] = field(default_factory=list)
-    nulls: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, list[int]] = field(default_factory=dict)
+    structured: dict[str, list[int]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -102,7 +107,15 @@ def _read_rows(
             )
         )
     cells = {name: [row[column] for row in rows] for column, name in enumerate(names)}
-    return Columns(cells, str(path), fingerprint(path), lines, [line for line, _ in broken])
+    missing = {name: [row for row, cell in enumerate(column) if not cell.strip()] for name, column in cells.items()}
+    return Columns(
+        cells,
+        str(path),
+        fingerprint(path),
+        lines,
+        [line for line, _ in broken],
+        {name: rows for name, rows in missing.items() if rows},
+    )
 
 
 def _read_json_lines(path: Path) -> Columns:
@@ -147,14 +160,32 @@ def _read_parquet(path: Path) -> Columns:
 
 
 def _from_values(values: dict[str, list[object]], path: Path, lines: list[int]) -> Columns:
-    """Cells of any kind as text, noting the first null of each column."""
-    nulls = {name: lines[cells.index(None)] for name, cells in values.items() if None in cells}
+    """Cells of any kind as text, noting those without a value and those that are no single one."""
+    missing = {name: [row for row, cell in enumerate(cells) if _is_missing(cell)] for name, cells in values.items()}
+    structured = {
+        name: [row for row, cell in enumerate(cells) if isinstance(cell, list | dict)] for name, cells in values.items()
+    }
     texts = {name: [_as_text(cell) for cell in cells] for name, cells in values.items()}
-    return Columns(texts, str(path), fingerprint(path), lines, nulls=nulls)
+    return Columns(
+        texts,
+        str(path),
+        fingerprint(path),
+        lines,
+        missing={name: rows for name, rows in missing.items() if rows},
+        structured={name: rows for name, rows in structured.items() if rows},
+    )
+
+
+def _is_missing(cell: object) -> bool:
+    return cell is None or (isinstance(cell, float) and math.isnan(cell)) or (isinstance(cell, str) and not cell.strip())
 
 
 def _as_text(cell: object) -> str:
-    return cell if isinstance(cell, str) else "" if cell is None else str(cell)
+    if isinstance(cell, str):
+        return cell
+    if _is_missing(cell):
+        return ""
+    return json.dumps(cell, ensure_ascii=False, default=str) if isinstance(cell, list | dict) else str(cell)
 
 
 def fingerprint(path: Path) -> str:

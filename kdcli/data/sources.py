@@ -209,9 +209,14 @@ def _table(columns: Columns, text: str, pair: str | None, label: str, request: D
                     remedy=f"{flag} " + (_nearest(name, list(columns.cells))),
                 )
             )
-        if name in columns.nulls:
-            raise RequestError(Problem(f"{columns.source}:{columns.nulls[name]}", f"the value of {name!r} is missing or null"))
+        _refuse_missing(columns, name)
     return _Table(columns, text, pair, label)
+
+
+def _refuse_missing(columns: Columns, name: str | None) -> None:
+    if name is not None and name in columns.missing:
+        line = columns.lines[columns.missing[name][0]]
+        raise RequestError(Problem(f"{columns.source}:{line}", f"the value of {name!r} is missing or null"))
 
 
 def _nearest(name: str, names: list[str]) -> str:
@@ -302,8 +307,7 @@ def _with_unlabelled(task: Task, request: DataRequest) -> Task:
     for what, flag, name in (("text", "--text-column", text), ("second text", "--text-pair-column", pair)):
         if (what == "text" or pair is not None) and name not in names:
             raise RequestError(Problem(str(path), f"no column could be taken as the {what}", f"{flag} NAME", ", ".join(names)))
-        if name in columns.nulls:
-            raise RequestError(Problem(f"{path}:{columns.nulls[name]}", f"the value of {name!r} is missing or null"))
+        _refuse_missing(columns, name)
     assert text is not None
     pairs = None if pair is None else columns.cells[pair]
     more = Split(columns.cells[text], pairs, None, columns.source, columns.fingerprint)

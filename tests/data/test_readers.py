@@ -183,14 +183,14 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ['{"text": "a", "label": 1}\n\n{"text": "b"}\n', '{"text": "a", "label": 1}\n\n{"text": "b", "label": null}']
 )
-def test_first_line_without_a_value_is_noted_in_json(text: str, tmp_path: Path) -> None:
-    assert read(text_file(tmp_path / "d.jsonl", text)).nulls == {"label": 3}
+def test_rows_without_a_value_are_noted_in_json(text: str, tmp_path: Path) -> None:
+    assert read(text_file(tmp_path / "d.jsonl", text)).missing == {"label": [1]}
 
 
-def test_first_line_without_a_value_is_noted_in_parquet(tmp_path: Path) -> None:
+def test_rows_without_a_value_are_noted_in_parquet(tmp_path: Path) -> None:
     cells: dict[str, list[Any]] = {"text": ["a", "b", "c"], "label": ["x", None, None]}
     pyarrow.parquet.write_table(pyarrow.table(cells), tmp_path / "d.parquet")
-    assert read(tmp_path / "d.parquet").nulls == {"label": 2}
+    assert read(tmp_path / "d.parquet").missing == {"label": [1]}
 
 
 def test_parquet_with_a_name_twice_is_refused(tmp_path: Path) -> None:
