@@ -158,7 +158,7 @@ def _losses(stage: StagePlan) -> str:
 
 
 def _weight(weight: float | Schedule) -> str:
-    return f"({weight.start:g} → {weight.to:g})" if isinstance(weight, Schedule) else f"{weight:g}"
+    return f"({weight.start} → {weight.to:g})" if isinstance(weight, Schedule) else f"{weight:g}"
 
 
 def _scores(evaluation: Evaluation) -> str:

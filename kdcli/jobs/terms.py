@@ -78,6 +78,8 @@ def make_term(term: TermPlan, plan: Plan, hop: HopPlan, projections: Projections
             loss.teacher_reduction,
             loss.weight,
             loss.name,
+            loss.unlabelled_weighting,
+            loss.unlabelled_scale,
         )
     if isinstance(loss, LogitsMse):
         return LogitsMseTerm(names, loss.factor, loss.teacher_reduction, loss.weight, loss.name)

@@ -70,7 +70,8 @@ class SoftLabelsTerm(Term):
         divergence: one of :data:`DIVERGENCES`.
         weighting: a name of the recipe language, or teacher → weight.
         normalise_weights: scale a sample's weights to the mean 1 over the teachers.
-        scale: ``correctness`` or ``agreement`` of the ensemble as a further factor per sample, or ``none``.
+        scale: ``correctness``, ``agreement`` or ``disagreement`` of the ensemble as a further factor per sample, or ``none``.
+        unlabelled_weighting, unlabelled_scale: the same two for samples without a gold label; None does there as elsewhere.
         min_uncertainty: samples on which the student is surer than this are left out (they still count in the mean).
         chances: teacher → chance of being the one that a step asks; None asks all.
         sizes: teacher → parameters, for weighting by uncertainty.
@@ -95,10 +96,13 @@ class SoftLabelsTerm(Term):
         teacher_reduction: Reduction = "mean",
         weight: float | Schedule = 1.0,
         name: str | None = None,
+        unlabelled_weighting: str | None = None,
+        unlabelled_scale: str | None = None,
     ) -> None:
         super().__init__(weight, name)
         self.teachers = tuple(teachers)
         self.parts = len(self.teachers)
+        self.unlabelled_weighting, self.unlabelled_scale = unlabelled_weighting, unlabelled_scale
         self.temperature, self.squared = temperature, temperature_squared
         self.divergence = DIVERGENCES[divergence]
         self.weighting, self.normalise, self.ensemble_scale = weighting, normalise_weights, scale
@@ -139,28 +143,38 @@ class SoftLabelsTerm(Term):
 
     def _weights(self, batch: Batch, outputs: Outputs) -> Tensor:
         """Weights [N, B] of the teachers that are asked, from out-of-fold logits where there are such."""
-        logits = torch.stack([batch.out_of_fold.get(name, outputs[name].logits).float() for name in self.asked])
+        logits = torch.stack([self._judged_by(name, batch, outputs) for name in self.asked])
         unsure = weights_by.uncertainty_of(outputs[STUDENT].logits)
-        weights = self._by_teacher(logits, batch.labels, unsure)
+        unlabelled = None if batch.labels is None else batch.labels == NO_LABEL
+        weights = self._by_teacher(self.weighting, logits, batch.labels, unsure)
+        if unlabelled is not None and self.unlabelled_weighting is not None:
+            other = self._by_teacher(self.unlabelled_weighting, logits, batch.labels, unsure)
+            weights = torch.where(unlabelled, other, weights)
         if self.normalise:
             weights = weights_by.normalised(weights)
         if self.observing:
             for row, name in enumerate(self.asked):
                 self.observed[f"weight-mean/{name}"] = weights[row].mean()
                 self.observed[f"weight-spread/{name}"] = weights[row].std(correction=0)
-        if self.ensemble_scale == "correctness":
-            assert batch.labels is not None
-            weights = weights * weights_by.ensemble_correctness(logits, batch.labels)
-        elif self.ensemble_scale == "agreement":
-            weights = weights * weights_by.ensemble_agreement(logits)
+        scale = self._scale(self.ensemble_scale, logits, batch.labels)
+        if unlabelled is not None and self.unlabelled_scale is not None:
+            scale = torch.where(unlabelled, self._scale(self.unlabelled_scale, logits, batch.labels), scale)
+        weights = weights * scale
         if self.min_uncertainty > 0:
             weights = weights * (unsure >= self.min_uncertainty)
             if self.observing:
                 self.observed["kept"] = (unsure >= self.min_uncertainty).float().mean()
         return weights
 
-    def _by_teacher(self, logits: Tensor, labels: Tensor | None, unsure: Tensor) -> Tensor:
-        how = self.weighting
+    def _judged_by(self, name: str, batch: Batch, outputs: Outputs) -> Tensor:
+        """The logits [B, C] that a teacher is weighted by; no copy has been asked about samples without a label."""
+        logits = outputs[name].logits.float()
+        if name not in batch.out_of_fold:
+            return logits
+        assert batch.labels is not None
+        return torch.where((batch.labels == NO_LABEL)[:, None], logits, batch.out_of_fold[name].float())
+
+    def _by_teacher(self, how: str | Mapping[str, float], logits: Tensor, labels: Tensor | None, unsure: Tensor) -> Tensor:
         if not isinstance(how, str):
             return weights_by.fixed(logits, [how[name] for name in self.asked])
         if how in ("inverse-error", "softmax-error"):
@@ -169,6 +183,17 @@ class SoftLabelsTerm(Term):
         if how == "uncertainty":
             return weights_by.by_uncertainty(logits, unsure, self.sizes)
         return weights_by.BY_ANSWERS[how](logits)
+
+    def _scale(self, how: str, logits: Tensor, labels: Tensor | None) -> Tensor:
+        """The factor of each sample [B]."""
+        if how == "correctness":
+            assert labels is not None
+            return weights_by.ensemble_correctness(logits, labels)
+        if how == "agreement":
+            return weights_by.ensemble_agreement(logits)
+        if how == "disagreement":
+            return weights_by.ensemble_disagreement(logits)
+        return logits.new_ones(logits.shape[1])
 
     def remark(self, observed: Mapping[str, float]) -> str | None:
         """Say it when weights that are computed turn out to be the same everywhere."""

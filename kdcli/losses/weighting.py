@@ -95,6 +95,15 @@ def ensemble_agreement(logits: Tensor) -> Tensor:
     return agreement(logits).mean(0)
 
 
+def ensemble_disagreement(logits: Tensor) -> Tensor:
+    """1 − the teachers' mean agreement [B], from 0 to 1; a single teacher has nobody to disagree with: 1.
+
+    It marks samples that are hard and worth learning, where no gold label says so (UniKD, Wu et al. 2022, by its abstract;
+    the function itself is ours).
+    """
+    return 1.0 - ensemble_agreement(logits) if len(logits) > 1 else logits.new_ones(logits.shape[1])
+
+
 def normalised(weights: Tensor) -> Tensor:
     """Weights [N, B] scaled to the mean 1 over the teachers."""
     return weights / weights.mean(0, keepdim=True).clamp(min=1e-12)

@@ -44,7 +44,7 @@ from kdcli.plan.terms import refuse_unknown
 from kdcli.recipe import catalogue, loading
 from kdcli.recipe.document import KeyPath
 from kdcli.recipe.loading import LoadedRecipe
-from kdcli.recipe.schema import SCRATCH, HardLabels, Recipe, Relational, SoftLabels, by_error
+from kdcli.recipe.schema import SCRATCH, HardLabels, LossBlock, Recipe, Relational, SoftLabels, by_error_without_labels
 
 _SAMPLED_ROWS = 256
 _RATE_FROM_SCRATCH = 5e-4
@@ -249,11 +249,11 @@ def _refuse_missing_answers(
     for row, stage in enumerate(recipe.stages):
         for place, term in enumerate(stage.objective):
             asks = isinstance(term, SoftLabels) and not term.is_off and task.unlabelled
-            for key in by_error(term) if asks and isinstance(term, SoftLabels) else ():
+            for key in by_error_without_labels(term) if asks and isinstance(term, SoftLabels) else ():
                 problems.add(
                     loaded.document.where(("stages", row, "objective", place, key)),
                     f"needs gold labels, which {task.unlabelled} of the training rows do not have",
-                    remedy=f"{key}: agreement, or the data without --unlabelled",
+                    remedy=f"--set stages.{row}.objective.{place}.unlabelled_{key}=agreement",
                 )
     if recipe.teachers.out_of_fold is None:
         return
@@ -395,9 +395,19 @@ def _notes(teachers: Sequence[TeacherPlan], loaded: LoadedRecipe, hops: Sequence
             f"--learning-rate {_RATE_FROM_SCRATCH:g} or more learns faster"
         )
     terms = [term.loss for hop in hops for stage in hop.plan.stages for term in stage.terms]
+    pooling = loaded.recipe.teachers.cofinetune.pooling
+    if pooling != "cls" and any(teacher.kind == "cofinetune" for teacher in teachers) and any(map(_looks_at_cls, terms)):
+        notes.append(
+            f"losses on [CLS] learn from a state that the teachers, co-finetuned with {pooling} pooling, hardly use: "
+            "--set teachers.cofinetune.pooling=cls lets them answer through it"
+        )
     if loaded.recipe.training.accumulation > 1 and any(isinstance(term, Relational) and term.group is None for term in terms):
         notes.append("relational compares all samples of a batch, so the batch is not cut: set its group to save memory")
     return notes
+
+
+def _looks_at_cls(loss: LossBlock) -> bool:
+    return getattr(loss, "tokens", None) == "cls" or getattr(loss, "states", None) == "cls"
 
 
 def _tokens_per_sample(task: Task, tokenizer: Any, max_length: int) -> float:

@@ -192,6 +192,8 @@ def _refuse_what_needs_all(loss: SoftLabels, path: KeyPath, models: Models) -> N
         "weighting": loss.weighting in ("softmax-error", "agreement", "uncertainty"),
         "normalise_weights": loss.normalise_weights,
         "scale": loss.scale != "none",
+        "unlabelled_weighting": loss.unlabelled_weighting == "agreement",
+        "unlabelled_scale": loss.unlabelled_scale not in (None, "none"),
     }
     for key, asked in needs_all.items():
         if asked:

@@ -64,6 +64,16 @@ def read(path: Path) -> str:
         raise RequestError(Problem(str(path), "cannot be read as a recipe", found=str(error))) from error
 
 
+def remarks(path: Path) -> dict[str, list[str]]:
+    """What a shipped recipe's comments say of its paper: where it ``deviates``, and what was left ``open``."""
+    found: dict[str, list[str]] = {"deviates": [], "open": []}
+    for line in read(path).splitlines():
+        for kind, texts in found.items():
+            if line.startswith(f"# {kind}: "):
+                texts.append(line.removeprefix(f"# {kind}: "))
+    return found
+
+
 def opening(path: Path) -> dict[str, str]:
     """The texts that a shipped recipe begins with: its name, its summary, its paper.
 
@@ -73,7 +83,7 @@ def opening(path: Path) -> dict[str, str]:
     texts = {}
     for line in read(path).splitlines():
         key, colon, text = line.partition(": ")
-        if not colon:
+        if not colon or line.startswith("#"):
             break
         texts[key] = text.strip('"')
     return texts

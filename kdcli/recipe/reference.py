@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from kdcli.recipe import schema
-from kdcli.recipe.catalogue import SCHEMA, shipped
+from kdcli.recipe.catalogue import SCHEMA, remarks, shipped
 from kdcli.recipe.loading import load
 from kdcli.recipe.schema import LossBlock, Recipe
 from kdcli.recipe.words import allowed
@@ -70,6 +70,16 @@ def recipe_table() -> str:
     return "\n".join(lines)
 
 
+def deviations_table() -> str:
+    """Where the shipped recipes deviate from their papers, as a Markdown table."""
+    lines = ["| recipe | deviates from its paper | left open by its paper, and chosen here |", "|---|---|---|"]
+    for name, path in shipped().items():
+        said = remarks(path)
+        if any(said.values()):
+            lines.append(f"| `{name}` | {'; '.join(said['deviates'])} | {'; '.join(said['open'])} |")
+    return "\n".join(lines)
+
+
 def _about(block: type[BaseModel]) -> str:
     return (block.__doc__ or "").strip().splitlines()[0].replace("``", "`")
 
@@ -108,7 +118,7 @@ def write(root: Path) -> None:
 
 def with_tables(page: str) -> str:
     """The page with what stands between its marks written anew."""
-    for name, text in (("recipes", recipe_table()), ("keys", key_tables())):
+    for name, text in (("recipes", recipe_table()), ("deviations", deviations_table()), ("keys", key_tables())):
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         before, _, rest = page.partition(begin)
         _, _, behind = rest.partition(end)

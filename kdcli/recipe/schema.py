@@ -64,7 +64,14 @@ Heads = Annotated[
 class Schedule(Block):
     """A value that changes while a stage is trained."""
 
-    start: float = Field(alias="from", ge=0, description="value at the begin")
+    start: Annotated[
+        Annotated[Annotated[float, Field(ge=0)], Tag("<number>")] | Annotated[Literal["share"], Tag("<name>")],
+        Discriminator(_shape),
+    ] = Field(
+        alias="from",
+        description="value at the beginning; share: the last value divided by the number of steps (or epochs) of the stage, "
+        "so that a linear rise goes 1/E, 2/E, … of it, whatever the number E",
+    )
     to: float = Field(ge=0, description="value at the end")
     shape: Literal["linear", "cosine", "exponential"] = Field("linear", description="how it gets from one to the other")
     begin: float = Field(0.0, ge=0, le=1, description="fraction of the stage before which it keeps its first value")
@@ -75,9 +82,18 @@ class Schedule(Block):
     def _goes_forward(self) -> Schedule:
         if self.begin >= self.end:
             raise ValueError(f"begin must be before end, found {self.begin:g} and {self.end:g}")
-        if self.shape == "exponential" and min(self.start, self.to) <= 0:
+        if self.shape == "exponential" and min(self.first(1), self.to) <= 0:
             raise ValueError("an exponential schedule needs values above 0 on both ends")
         return self
+
+    def first(self, whole: int) -> float:
+        """The value at the beginning of ``whole`` steps or epochs."""
+        return self.to / whole if self.start == "share" else float(self.start)
+
+    @property
+    def stays_zero(self) -> bool:
+        """Whether it is 0 from beginning to end."""
+        return self.to == self.first(1) == 0
 
 
 Number = Annotated[float, Field(ge=0)]
@@ -171,7 +187,7 @@ class LossBlock(Block):
     def is_off(self) -> bool:
         """Whether its weight is 0 throughout, so that it is not computed."""
         weight = self.weight
-        return weight.start == weight.to == 0 if isinstance(weight, Schedule) else weight == 0
+        return weight.stays_zero if isinstance(weight, Schedule) else weight == 0
 
 
 class TeacherLoss(LossBlock):
@@ -219,9 +235,16 @@ class SoftLabels(TeacherLoss):
         "teacher: weight",
     )
     normalise_weights: bool = Field(False, description="scale a sample's weights so that their mean over the teachers is 1")
-    scale: Literal["none", "correctness", "agreement"] = Field(
+    scale: Literal["none", "correctness", "agreement", "disagreement"] = Field(
         "none",
-        description="a further factor per sample: 1/(1+CE) of the teachers' mean distribution, or the teachers' mean agreement",
+        description="a further factor per sample: correctness 1/(1+CE) of the teachers' mean distribution, the teachers' mean "
+        "agreement, or disagreement (1 − agreement; 1 with a single teacher)",
+    )
+    unlabelled_weighting: Literal["uniform", "confidence", "agreement"] | None = Field(
+        None, description="weighting on samples without a gold label; null: the same as on the others"
+    )
+    unlabelled_scale: Literal["none", "agreement", "disagreement"] | None = Field(
+        None, description="scale on samples without a gold label; null: the same as on the others"
     )
     min_uncertainty: float = Field(
         0.0,
@@ -453,3 +476,8 @@ def by_error(term: SoftLabels) -> list[str]:
     """The keys by which a term looks at the teachers' errors on gold labels; none if it does not."""
     asks = {"weighting": term.weighting in ("inverse-error", "softmax-error"), "scale": term.scale == "correctness"}
     return [key for key, asked in asks.items() if asked]
+
+
+def by_error_without_labels(term: SoftLabels) -> list[str]:
+    """Those of :func:`by_error` that say nothing of what to do with samples without a gold label."""
+    return [key for key in by_error(term) if getattr(term, f"unlabelled_{key}") is None]

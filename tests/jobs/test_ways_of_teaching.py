@@ -143,7 +143,6 @@ def test_student_is_taught_on_text_without_labels(
     (tmp_path / "more.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     request = changed(
         request_for_tiny,
-        "stages.0.objective.1.weighting=agreement",
         "stages.0.epochs=1",
         teachers=str(tiny_run[0]),
         data=DataRequest(data=str(tiny_data), unlabelled=str(tmp_path / "more.jsonl")),
@@ -161,7 +160,11 @@ def test_weights_by_error_are_refused_for_text_without_labels(
     (tmp_path / "more.csv").write_text("text\nThe film was great\n")
     data = DataRequest(data=str(tiny_data), unlabelled=str(tmp_path / "more.csv"))
     with pytest.raises(RequestError, match="gold labels") as caught:
-        distill(changed(request_for_tiny, teachers=str(tiny_run[0]), data=data), Events(), tmp_path / "run")
+        distill(
+            changed(request_for_tiny, "stages.0.objective.1.unlabelled_weighting=null", teachers=str(tiny_run[0]), data=data),
+            Events(),
+            tmp_path / "run",
+        )
     assert "agreement" in str(caught.value)
     assert not (tmp_path / "run").exists()
 

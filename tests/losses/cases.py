@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
@@ -60,11 +61,14 @@ def soft(
     chances: Mapping[str, float] | None = None,
     reduction: Reduction = "mean",
     out_of_fold: Sequence[str] = (),
+    unlabelled: Sequence[int] = (),
+    unlabelled_weighting: str | None = None,
+    unlabelled_scale: str | None = None,
 ) -> Case:
     """Args:
     at: the temperature halfway.
     """
-    samples = RandomSamples(seed=12, out_of_fold=out_of_fold)
+    samples = RandomSamples(seed=12, out_of_fold=out_of_fold, unlabelled=unlabelled)
     term = SoftLabelsTerm(
         teachers,
         temperature,
@@ -77,10 +81,17 @@ def soft(
         chances,
         {name: SIZES[name] for name in teachers},
         reduction,
+        unlabelled_weighting=unlabelled_weighting,
+        unlabelled_scale=unlabelled_scale,
     )
     term.begin(HALFWAY)
     asked = list(teachers) if chances is None else [name for name in term.needs() if name != STUDENT]
     weights = reference.teacher_weights(samples, asked, weighting, SIZES, normalise, scale, min_uncertainty)
+    if len(unlabelled):
+        without = copy(samples)
+        without.out_of_fold = {}  # nobody has been asked about these out of fold
+        other = (unlabelled_weighting or weighting, SIZES, normalise, unlabelled_scale or scale, min_uncertainty)
+        weights[:, list(unlabelled)] = reference.teacher_weights(without, asked, *other)[:, list(unlabelled)]
     factor = (at**2 if squared else 1.0) / (len(asked) if reduction == "mean" else 1)
 
     def parts(moved: RandomSamples, _: Matrices) -> Array:
@@ -113,6 +124,19 @@ LABELS: dict[str, Make] = {
     "soft-normalised": partial(soft, THREE, weighting="inverse-error", normalise=True),
     "soft-times-correctness": partial(soft, weighting="confidence", scale="correctness"),
     "soft-times-agreement": partial(soft, THREE, scale="agreement"),
+    "soft-times-disagreement": partial(soft, THREE, scale="disagreement"),
+    "soft-of-one-times-disagreement": partial(soft, ["bert"], scale="disagreement"),
+    "soft-with-unlabelled": partial(
+        soft,
+        THREE,
+        weighting="inverse-error",
+        normalise=True,
+        scale="correctness",
+        out_of_fold=["bert"],
+        unlabelled=[1, 2, 6],
+        unlabelled_weighting="agreement",
+        unlabelled_scale="disagreement",
+    ),
     "soft-of-unsure-samples": partial(soft, min_uncertainty=0.7),
     "soft-out-of-fold": partial(soft, THREE, weighting="inverse-error", scale="correctness", out_of_fold=["roberta", "bert"]),
     "soft-warm": partial(soft, temperature=4.0, at=4.0, squared=True),

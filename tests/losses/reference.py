@@ -121,6 +121,8 @@ def teacher_weights(
             found[:, row] /= 1.0 - math.log(sum(shares[label] for shares in said.values()) / len(said))
         if scale == "agreement":
             found[:, row] *= sum(agreement(said, name) for name in said) / len(said)
+        if scale == "disagreement" and len(said) > 1:
+            found[:, row] *= 1.0 - sum(agreement(said, name) for name in said) / len(said)
         if unsure < min_uncertainty:
             found[:, row] = 0.0
     return found

@@ -92,6 +92,7 @@ def test_weights_worked_out_by_hand() -> None:
     # from the mean of the others, (0.35, 0.55, 0.1), (0.65, 0.25, 0.1) and (0.5, 0.4, 0.1): 0.45, 0.45 and 0
     assert weighting.agreement(SHARES)[:, 0].tolist() == pytest.approx([0.55, 0.55, 1.0])
     assert weighting.ensemble_agreement(SHARES).tolist() == pytest.approx([0.7])
+    assert weighting.ensemble_disagreement(SHARES).tolist() == pytest.approx([0.3])
     assert weighting.ensemble_correctness(SHARES, LABEL).tolist() == pytest.approx([1 / (1 + np.log(2))])
     assert weighting.fixed(SHARES, [0.5, 2.0, 1.0])[:, 0].tolist() == [0.5, 2.0, 1.0]
     assert weighting.fixed(SHARES.expand(3, 7, 3), [0.5, 2.0, 1.0]).shape == (3, 7)
@@ -116,6 +117,18 @@ def test_teachers_that_say_the_same_agree_and_one_that_stands_alone_does_not() -
 @pytest.mark.parametrize("function", [weighting.uniform, weighting.agreement])
 def test_one_teacher_agrees_with_itself(function: Callable[[Tensor], Tensor]) -> None:
     assert torch.equal(function(torch.randn(1, 4, 3)), torch.ones(1, 4))
+
+
+def test_samples_on_which_the_teachers_disagree_weigh_more_by_disagreement() -> None:
+    yes, no, unsure = [3.0, 0.0], [0.0, 3.0], [0.5, 0.0]
+    weights = weighting.ensemble_disagreement(torch.tensor([[yes, yes, yes], [yes, unsure, no]])).tolist()
+    assert weights[0] == pytest.approx(0.0, abs=1e-6)
+    assert weights == sorted(weights)
+    assert weights[2] > 0.9
+
+
+def test_a_single_teacher_teaches_texts_without_labels_with_its_whole_weight() -> None:
+    assert torch.equal(weighting.ensemble_disagreement(torch.randn(1, 4, 3)), torch.ones(4))
 
 
 def test_the_surer_the_student_the_larger_the_teacher() -> None:

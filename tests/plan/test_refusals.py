@@ -296,9 +296,9 @@ def unlabelled(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Tas
 @pytest.mark.parametrize(
     ("setting", "key", "remedy"),
     [
-        ("weighting: inverse-error", "weighting", "weighting: agreement"),
-        ("weighting: softmax-error", "weighting", "weighting: agreement"),
-        ("scale: correctness", "scale", "scale: agreement"),
+        ("weighting: inverse-error", "weighting", "unlabelled_weighting=agreement"),
+        ("weighting: softmax-error", "weighting", "unlabelled_weighting=agreement"),
+        ("scale: correctness", "scale", "unlabelled_scale=agreement"),
     ],
 )
 def test_weights_by_error_need_gold_labels_of_all_rows(
@@ -306,10 +306,12 @@ def test_weights_by_error_need_gold_labels_of_all_rows(
 ) -> None:
     text = recipe(f"soft-labels, {setting}")
     desk.path.write_text(text, encoding="utf-8")
-    (problem,) = Desk(desk.folder, unlabelled, *desk.models).refused(text)
+    lacking = Desk(desk.folder, unlabelled, *desk.models)
+    (problem,) = lacking.refused(text)
     assert problem.where == f"{desk.line(14)}  {TERM}.{key}"
     assert problem.what == "needs gold labels, which 3 of the training rows do not have"
-    assert problem.remedy.startswith(remedy)
+    assert problem.remedy == f"--set {TERM}.{remedy}"
+    assert lacking.plan(text, problem.remedy.removeprefix("--set "))
     assert desk.plan(text)
 
 

@@ -129,7 +129,7 @@ BELOW_THE_HEAD = {"2L": 2, "3L": 3}
 DESCRIBED: dict[str, Described] = {
     "annealing": Described(
         alike(
-            Stage("logits", 7, [Term("logits-mse", settings={"factor": {"from": 0.142857, "to": 1.0, "every": "epoch"}})]),
+            Stage("logits", 7, [Term("logits-mse", settings={"factor": {"from": "share", "to": 1.0, "every": "epoch"}})]),
             Stage("labels", 3, [hard()]),
         )
     ),
@@ -199,7 +199,7 @@ DESCRIBED: dict[str, Described] = {
                 5,
                 [
                     hard(),
-                    soft(weighting="inverse-error", teacher_reduction="sum"),
+                    soft(weighting="inverse-error", unlabelled_weighting="agreement", teacher_reduction="sum"),
                     Term("hidden-mse", layers=UNIFORM, projected=STUDENTS_SIDE, settings={"teacher_reduction": "sum"}),
                 ],
             )
@@ -244,7 +244,7 @@ DESCRIBED: dict[str, Described] = {
                 5,
                 [
                     hard(),
-                    soft(weighting="inverse-error", teacher_reduction="sum"),
+                    soft(weighting="inverse-error", unlabelled_weighting="agreement", teacher_reduction="sum"),
                     Term("hidden-mse", layers=UNIFORM, projected=TEACHERS_SIDE, settings={"teacher_reduction": "sum"}),
                 ],
             )
@@ -310,7 +310,16 @@ DESCRIBED: dict[str, Described] = {
             Stage(
                 "distill",
                 5,
-                [hard(), soft(weighting="inverse-error", normalise_weights=True, scale="correctness")],
+                [
+                    hard(),
+                    soft(
+                        weighting="inverse-error",
+                        normalise_weights=True,
+                        scale="correctness",
+                        unlabelled_weighting="uniform",
+                        unlabelled_scale="disagreement",
+                    ),
+                ],
             )
         )
     ),
@@ -426,4 +435,17 @@ def test_plans_of_whole_requests_are_the_checked_ones_and_survive_being_written_
 def test_bare_teachers_are_cofinetuned_where_the_recipe_asks_them(plans: dict[str, Plan]) -> None:
     cofinetuned = {name for name, plan in plans.items() if plan.cofinetune}
     assert cofinetuned == set(shipped()) - {"finetune"}
-    assert {plan.recipe.teachers.cofinetune.pooling for plan in plans.values()} == {"attention"}
+
+
+@pytest.mark.parametrize("loss", ["hidden-cosine, tokens: cls", "hidden-mse, tokens: cls", "relational, states: cls"])
+def test_a_recipe_that_teaches_cls_beside_another_pooling_is_told_so(loss: str, desk: Desk) -> None:
+    text = f"name: mine\nstages:\n  - name: s\n    objective:\n      - {{loss: {loss}}}\n"
+    (note,) = [note for note in desk.plan(text).notes if "[CLS]" in note]
+    assert "--set teachers.cofinetune.pooling=cls" in note
+    assert not [note for note in desk.plan(text, "teachers.cofinetune.pooling=cls").notes if "[CLS]" in note]
+
+
+def test_teachers_answer_through_cls_where_a_recipe_teaches_it(plans: dict[str, Plan]) -> None:
+    through_cls = {name for name, plan in plans.items() if plan.recipe.teachers.cofinetune.pooling == "cls"}
+    assert through_cls == {"internal-all", "internal-progressive", "internal-stacked", "patient-last", "patient-skip"}
+    assert not [note for plan in plans.values() for note in plan.notes if "[CLS]" in note]

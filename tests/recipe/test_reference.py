@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -13,9 +14,9 @@ from pydantic import BaseModel
 
 from kdcli.errors import RequestError
 from kdcli.recipe import schema
-from kdcli.recipe.catalogue import schema_file, shipped
-from kdcli.recipe.document import parse
-from kdcli.recipe.loading import loads
+from kdcli.recipe.catalogue import remarks, schema_file, shipped
+from kdcli.recipe.document import Override, parse
+from kdcli.recipe.loading import load, loads
 from kdcli.recipe.reference import json_schema, key_tables, recipe_table, schema_text, with_tables, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,17 +45,28 @@ def test_tables_of_the_documentation_are_those_that_the_code_gives() -> None:
     assert recipe_table() in page, AGAIN
 
 
+def test_every_deviation_that_a_recipe_names_is_documented_and_its_settings_can_be_set() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    for name, path in shipped().items():
+        said = [text for texts in remarks(path).values() for text in texts]
+        assert all(text in page for text in said), AGAIN
+        overrides = [Override.parse(text) for text in re.findall(r"--set ([^\s,)]+)", " ".join(said))]
+        assert load(path, overrides).recipe.name == name
+
+
 def test_writing_them_anew_changes_what_stands_between_the_marks_alone(tmp_path: Path) -> None:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "docs").mkdir()
     page = tmp_path / "docs" / "recipes.md"
     marks = "<!-- {0}: begin -->\nstale words\n<!-- {0}: end -->"
-    page.write_text(f"before\n\n{marks.format('recipes')}\n\nbetween\n\n{marks.format('keys')}\n\nbehind\n", encoding="utf-8")
+    parts = "\n\nbetween\n\n".join(marks.format(name) for name in ("recipes", "deviations", "keys"))
+    page.write_text(f"before\n\n{parts}\n\nbehind\n", encoding="utf-8")
     write(tmp_path)
     text = page.read_text(encoding="utf-8")
     assert "stale words" not in text
     assert text.startswith("before\n\n<!-- recipes: begin -->\n\n| recipe |")
-    assert "<!-- recipes: end -->\n\nbetween\n\n<!-- keys: begin -->\n\n### A recipe" in text
+    assert "<!-- recipes: end -->\n\nbetween\n\n<!-- deviations: begin -->\n\n| recipe | deviates" in text
+    assert "<!-- deviations: end -->\n\nbetween\n\n<!-- keys: begin -->\n\n### A recipe" in text
     assert text.endswith("<!-- keys: end -->\n\nbehind\n")
     written = (tmp_path / "recipes" / "recipe.schema.json").read_text(encoding="utf-8")
     assert written == schema_text()

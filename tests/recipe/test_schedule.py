@@ -49,6 +49,19 @@ def test_values_worked_out_by_hand(shape: Shape, expected: list[float]) -> None:
     assert values(schedule(2, 8, shape), 5) == pytest.approx(expected[::-1])
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 30])
+@pytest.mark.parametrize("to", [1.0, 4.0])
+def test_a_share_rises_by_equal_parts_to_the_last_value_whatever_the_number_of_epochs(epochs: int, to: float) -> None:
+    rising = Schedule.model_validate({"from": "share", "to": to, "every": "epoch"})
+    found = [value_at(rising, Moment(epoch * 5, epochs * 5, epoch, epochs)) for epoch in range(epochs)]
+    assert found == pytest.approx([to * (epoch + 1) / epochs for epoch in range(epochs)])
+
+
+def test_a_share_of_nothing_is_nothing() -> None:
+    assert Schedule.model_validate({"from": "share", "to": 0}).stays_zero
+    assert not Schedule.model_validate({"from": "share", "to": 1}).stays_zero
+
+
 @every_shape
 @quick
 @given(start=ends, to=ends, steps=st.integers(2, 50))

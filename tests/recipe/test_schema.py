@@ -30,6 +30,8 @@ def test_terms_are_plain_unless_they_say_more() -> None:
         "weighting": "uniform",
         "normalise_weights": False,
         "scale": "none",
+        "unlabelled_weighting": None,
+        "unlabelled_scale": None,
         "min_uncertainty": 0.0,
         "draw": None,
     }
