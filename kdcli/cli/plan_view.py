@@ -247,7 +247,7 @@ def term_line(term: TermPlan) -> str:
 
 def _detail(value: Any) -> str:
     if isinstance(value, dict) and {"from", "to"} <= value.keys():
-        return f"{value['from']:g}→{value['to']:g}"
+        return f"{_detail(value['from'])}→{_detail(value['to'])}"
     if isinstance(value, dict):
         return ", ".join(f"{key}: {_detail(part)}" for key, part in value.items())
     if isinstance(value, list):

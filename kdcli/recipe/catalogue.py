@@ -9,6 +9,7 @@ from kdcli.errors import Problem, RequestError, did_you_mean
 DEFAULT_RECIPE = "kdcli"
 BASELINE_RECIPE = "finetune"
 SCHEMA = "recipe.schema.json"
+MOST_BYTES = 1 << 18  # a shipped recipe has less than 2 kB; PyYAML reads so many in about a second
 
 _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / "shipped"
@@ -56,12 +57,34 @@ def read(path: Path) -> str:
     """The text of a recipe file.
 
     Raises:
-        RequestError: it cannot be read, or is no text.
+        RequestError: it cannot be read, is no text, or is far too long for a recipe.
     """
     try:
+        refuse_too_long(path.stat().st_size, str(path))
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(Problem(str(path), "cannot be read as a recipe", found=str(error))) from error
+        raise RequestError(Problem(str(path), "cannot be read as a recipe", "UTF-8 text", _reason(error))) from error
+
+
+def refuse_too_long(size: int, origin: str) -> None:
+    """Refuse what is too long for a recipe before anything looks inside it.
+
+    Args:
+        size: in bytes, or characters.
+        origin: the file or flag, for the message.
+
+    Raises:
+        RequestError: it is longer than :data:`MOST_BYTES`.
+    """
+    if size > MOST_BYTES:
+        raise RequestError(Problem(origin, f"is too long for a recipe ({size:,} bytes)", f"at most {MOST_BYTES:,} bytes"))
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    """Why a file cannot be read, without anything of what is in it."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"{error.reason} at byte {error.start + 1}"
+    return error.strerror or type(error).__name__
 
 
 def remarks(path: Path) -> dict[str, list[str]]:

@@ -6,36 +6,47 @@ import copy
 import re
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 from kdcli.errors import Problem, RequestError
+from kdcli.recipe.catalogue import refuse_too_long
 
 Key = str | int
 KeyPath = tuple[Key, ...]
 _MOST_VALUES = 20_000
+_LONGEST_SHOWN = 500
 _ROW = re.compile(r"[0-9]{1,6}")
 _CORE = "tag:yaml.org,2002:"
 _TAGS: dict[type[yaml.Node], frozenset[str]] = {
     yaml.MappingNode: frozenset({f"{_CORE}map"}),
     yaml.SequenceNode: frozenset({f"{_CORE}seq"}),
-    yaml.ScalarNode: frozenset(
-        _CORE + kind for kind in ("str", "int", "float", "bool", "null", "timestamp", "binary", "merge", "value")
+    yaml.ScalarNode: frozenset(_CORE + kind for kind in ("str", "int", "float", "bool", "null")),
+}
+_SCALARS = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    "float": (
+        r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
     ),
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 }
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also reads ``5e-5`` as a number (YAML 1.1 wants ``5.0e-5``)."""
+    """PyYAML's safe loader with the scalars of YAML 1.2, and those alone.
+
+    In YAML 1.1 ``1:30`` is 90, ``010`` is 8, ``1_000`` is 1000, ``yes`` is true and ``2020-01-01`` a date. Here all of these
+    are the text that was written, which a key that wants a number refuses. ``5e-5`` is a number.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
-_Loader.yaml_implicit_resolvers = {key: list(rules) for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
+for _kind, (_form, _begins) in _SCALARS.items():
+    _Loader.add_implicit_resolver(f"{_CORE}{_kind}", re.compile(f"^(?:{_form})$"), list(_begins))
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class Override:
         Raises:
             RequestError: there is no ``=``, the key is empty, or the value is not YAML.
         """
-        flag = f"--set {text}"
+        flag = f"--set {text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + '…'}"
         key, equals, value = text.partition("=")
         if not equals or not all(part.strip() for part in key.split(".")):
             raise RequestError(Problem(flag, "is not of the form key=value", "--set training.batch_size=16", text))
@@ -99,8 +110,9 @@ def dotted(path: KeyPath) -> str:
 
 
 def parse(text: str, origin: str) -> Document:
-    """YAML text as a :class:`Document`; refuses duplicate keys, constructors, loops and floods of aliases."""
+    """YAML text as a :class:`Document`; refuses duplicate keys, constructors, loops, floods of aliases and very long texts."""
     document = Document(None, origin)
+    refuse_too_long(len(text), origin)
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -133,13 +145,13 @@ class _Builder:
             return self._mapping(node, path, (*above, node))
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*path, row), (*above, node)) for row, item in enumerate(node.value)]
+        kind = node.tag.rpartition(":")[2]
+        if kind in _SCALARS and not re.fullmatch(_SCALARS[kind][0], node.value):
+            raise RequestError(Problem(here, f"is not valid YAML: {brief(node.value)} is no {kind}"))
         try:
             return self.loader.construct_object(node)
         except (ValueError, LookupError, AttributeError) as error:
-            kind = node.tag.rpartition(":")[2]
-            raise RequestError(
-                Problem(here, f"is not valid YAML: {brief(node.value)} is no {kind}", found=str(error))
-            ) from error
+            raise RequestError(Problem(here, f"is not valid YAML: {brief(node.value)} is no {kind}")) from error
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath, above: tuple[yaml.Node, ...]) -> dict[Key, Any]:
         result: dict[Key, Any] = {}

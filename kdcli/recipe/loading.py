@@ -38,8 +38,7 @@ def load(path: Path, overrides: Sequence[Override] = ()) -> LoadedRecipe:
 def loads(text: str, origin: str, overrides: Sequence[Override] = ()) -> LoadedRecipe:
     """Like :func:`load`, for text that is at hand already; ``origin`` names it in messages."""
     document = parse(text, origin)
-    if not isinstance(document.data, dict):
-        raise RequestError(Problem(origin, "is not a recipe", "a mapping with the key 'stages'", brief(document.data)))
+    _refuse_what_is_no_recipe(document)
     for override in overrides:
         for single in expanded(override, document.data):
             put(document, single)
@@ -47,6 +46,16 @@ def loads(text: str, origin: str, overrides: Sequence[Override] = ()) -> LoadedR
         return LoadedRecipe(Recipe.model_validate(document.data), document)
     except ValidationError as error:
         raise RequestError(_problems(document, error.errors())) from error
+
+
+def _refuse_what_is_no_recipe(document: Document) -> None:
+    """Refuse a file of another kind without a word of what is in it: it may be one with secrets."""
+    data, known = document.data, [info.alias or name for name, info in Recipe.model_fields.items()]
+    if isinstance(data, dict) and any(key in known or did_you_mean(str(key), known) for key in data):
+        return
+    kinds = {dict: "a mapping with other keys", list: "a list", str: "text", type(None): "nothing"}
+    found = kinds.get(type(data), "a single value")
+    raise RequestError(Problem(document.origin, "is not a recipe", "a mapping with the key 'stages'", found))
 
 
 def _problems(document: Document, details: Sequence[Any]) -> list[Problem]:
