@@ -221,7 +221,7 @@ def _no_such_place(override: Override, depth: int, target: Any) -> RequestError:
         nested = reduce(lambda inner, key: f"{{{key}: {inner}}}", reversed(override.path[depth:]), brief(override.value))
         remedy = f"--set '{inside}={nested}'"
     return RequestError(
-        Problem(override.flag, f"there is no {override.path[depth]!r} in {inside}{size}", "", brief(target), remedy)
+        Problem(override.flag, f"there is no {brief(override.path[depth])} in {inside}{size}", "", brief(target), remedy)
     )
 
 

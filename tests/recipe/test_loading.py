@@ -547,7 +547,7 @@ def test_wildcard_that_meets_no_list_is_refused_at_the_flag(flag: str) -> None:
 )
 def test_override_of_an_entry_that_does_not_exist_is_refused_at_the_flag(flag: str) -> None:
     (problem,) = refused(FULL, flag)
-    assert problem.where == f"--set {flag}" or (len(flag) > 500 and problem.where == f"--set {flag[:500]}…")
+    assert problem.where == f"--set {flag}"
     assert "there is no" in problem.what
     assert "entries" in problem.what
 
@@ -601,7 +601,8 @@ def test_override_through_a_value_offers_the_nested_form() -> None:
 @pytest.mark.parametrize("flag", ["stages.².epochs=1", "stages.①.epochs=1", f"stages.{'9' * 5000}.epochs=1"])
 def test_override_by_what_only_looks_like_a_number_is_refused_at_the_flag(flag: str) -> None:
     (problem,) = refused(FULL, flag)
-    assert problem.where == f"--set {flag}"
+    assert problem.where == f"--set {flag if len(flag) <= 500 else flag[:500] + '…'}"
+    assert len(str(problem)) < 1000
 
 
 @pytest.mark.parametrize("flag", ["name.first=3", "stages.first.epochs=3", "stages.-1.epochs=3", "training.batch_size.x=3"])
