@@ -92,6 +92,7 @@ def export(
             "--max-drop",
             help="Points that a file may lose on dev; one that loses more is deleted.",
             min=0,
+            max=100,
             rich_help_panel=_GATES,
         ),
     ] = 0.5,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kdcli.evaluation.gates import Gate
     from kdcli.recipe.document import Override
 
+_MOST_BYTES = 2.0**63
 _DATA, _TRAINING, _OUTPUT, _GATES = "Data", "Training", "Run and output", "Gates"
 
 
@@ -106,7 +107,9 @@ TrainPrecision = Annotated[
     Precision | None,
     typer.Option("--precision", help="auto takes bf16 where the machine has it.", rich_help_panel=_TRAINING),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of everything drawn at random.", rich_help_panel=_TRAINING)]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of everything drawn at random.", rich_help_panel=_TRAINING)
+]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.", rich_help_panel=_TRAINING)]
 Track = Annotated[
     list[str] | None,
@@ -260,8 +263,10 @@ def byte_size(text: str, flag: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
     if match is None or (match[3] and not match[2]):
         raise RequestError(Problem(f"{flag} {text}", "is not a size", "such as 20GB, 500MB, 1.5GiB or 0"))
-    step = 1024 if match[3] else 1000
-    return int(float(match[1]) * step ** " kmgt".index(match[2].lower() or " "))
+    size = float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2].lower() or " ")
+    if size > _MOST_BYTES:
+        raise RequestError(Problem(f"{flag} {text}", "is more than any disk holds", "such as 20GB, 500MB, 1.5GiB or 0"))
+    return int(size)
 
 
 def split_names(values: list[str] | None) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import typer
 from kdcli.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_REQUEST,
     GateError,
     InterruptedRunError,
     KdcliError,
@@ -93,6 +95,13 @@ def errors_as_exit_codes() -> Iterator[None]:
     except (OSError, MemoryError) as error:
         if os.environ.get(DEBUG):
             raise
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            _say(
+                "error",
+                f"{str(error.filename)[:100]}…: the name is too long for a file",
+                "red",
+            )
+            raise typer.Exit(EXIT_REQUEST) from None
         _say("failed", _plain(error), "red")
         raise typer.Exit(EXIT_FAILED) from None
     except typer.Exit:

@@ -46,7 +46,7 @@ class StageRun:
         self.accelerator = trainer.accelerator
         self.device = self.accelerator.device
         settings = trainer.settings
-        set_seed(phase.seed * 1000 + row + self.accelerator.process_index * 7919)
+        set_seed((phase.seed * 1000 + row + self.accelerator.process_index * 7919) % 2**32)  # NumPy takes no larger one
         self.row = row
         self.profile = trainer.profile
         self.objective = Objective(phase.learner, self.stage.terms, phase.projections, self.profile).to(self.device)

@@ -24,6 +24,7 @@ from kdcli.models.loading import load_encoder_and_gaps, quiet_transformers
 from kdcli.models.output import Output, Wanted
 
 STUDENT = "student"
+_MOST_LAYERS, _LARGEST_WIDTH = 1000, 65_536
 _SIZE = re.compile(r"(\d+)L(?:-(\d+)H)?(?:-(\d+)A)?", re.IGNORECASE)
 _BELOW_BLOCKS = ("embedding", "relative_attention_bias", "encoder.LayerNorm")
 _LAYER_INDEX = re.compile(r"(?<![^.])(layers?)\.(\d+)\.")
@@ -47,19 +48,19 @@ def parse_size(text: str, where: str = "") -> Size | None:
     Size(layers=4, width=312, heads=12)
 
     Raises:
-        RequestError: a size of which a part is zero or the heads do not divide the width.
+        RequestError: a size of which a part is zero, larger than any encoder is, or the heads do not divide the width.
     """
     match = _SIZE.fullmatch(text)
     if match is None:
         return None
-    layers, width, heads = (int(part) if part else None for part in match.groups())
-    if 0 in (layers, width, heads) or (width and heads and width % heads):
+    layers, (width, heads) = int(match[1]), (int(part) if part else None for part in match.groups()[1:])
+    too_large = layers > _MOST_LAYERS or max(width or 0, heads or 0) > _LARGEST_WIDTH
+    if 0 in (layers, width, heads) or too_large or (width and heads and width % heads):
         raise RequestError(
             Problem(
                 where or f"--student {text}", "is not a size that can be built", "4L, 4L-312H, or 4L-312H-12A (312 = 12 · 26)"
             )
         )
-    assert layers is not None
     return Size(layers, width, heads)
 
 

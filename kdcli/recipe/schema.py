@@ -17,6 +17,7 @@ SCRATCH = "scratch"
 AS_LARGE_AS_TEACHER = "teacher"
 MIDWAY = "midway"
 _MOST_EPOCHS = 10_000
+_MOST = 1_000_000
 
 
 class Block(BaseModel):
@@ -127,6 +128,7 @@ class Teachers(Block):
     out_of_fold: int | None = Field(
         None,
         ge=2,
+        le=1000,
         description="co-finetune this many further times, each time without a part of the training rows, so that "
         "teachers are weighted by what they say of rows that they have not seen; null: weighted by what they say of rows "
         "that they were trained on",
@@ -326,7 +328,10 @@ class Relational(LayerLoss):
     distance_weight: float = Field(1.0, ge=0, description="factor of the distances")
     angle_weight: float = Field(2.0, ge=0, description="factor of the angles")
     group: int | None = Field(
-        None, ge=3, description="compare within groups of this many samples; null: within the whole batch, which is not cut"
+        None,
+        ge=3,
+        le=_MOST,
+        description="compare within groups of this many samples; null: within the whole batch, which is not cut",
     )
     layers: Layers | None = Field("top", description="which teacher layer supervises which student layer")
 
@@ -335,7 +340,7 @@ class RandomLayers(TeacherLoss):
     """Pooled states of teacher layers that are drawn anew every epoch, projected to a small width and normalised."""
 
     loss: Literal["random-layers"]
-    width: int = Field(128, ge=1, description="width that both sides are projected to")
+    width: int = Field(128, ge=1, le=65_536, description="width that both sides are projected to")
     form: Literal["layer-wise", "concatenated"] = Field(
         "layer-wise", description="compare layer by layer, or all in one vector"
     )
@@ -415,17 +420,20 @@ class Training(Block):
         1.0, gt=0, le=1, description="factor of the rate from each layer to the one below it; embeddings are the lowest"
     )
     optimizer: Optimizer = Field(default_factory=Optimizer, description="the optimiser and its constants")
-    batch_size: int = Field(32, ge=1, description="samples per optimiser step, over all processes")
-    accumulation: int = Field(1, ge=1, description="parts that each step's batch is cut into, to save memory")
-    max_length: int = Field(128, ge=4, description="tokens per text, special tokens included")
+    batch_size: int = Field(32, ge=1, le=_MOST, description="samples per optimiser step, over all processes")
+    accumulation: int = Field(1, ge=1, le=_MOST, description="parts that each step's batch is cut into, to save memory")
+    max_length: int = Field(128, ge=4, le=_MOST, description="tokens per text, special tokens included")
     precision: Precision = Field("auto", description="auto takes bf16 where the machine has it in hardware")
     weight_decay: float = Field(0.01, ge=0, description="decay of the weights; none on biases and norms")
     warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps in which the rate rises")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the rate falls after that")
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm, student and projections together")
-    evaluations_per_epoch: int = Field(1, ge=1, description="how often the dev split is scored")
+    evaluations_per_epoch: int = Field(1, ge=1, le=_MOST, description="how often the dev split is scored")
     early_stopping: int | None = Field(
-        None, ge=1, description="end the last stage after this many evaluations on dev without a new best; null: never"
+        None,
+        ge=1,
+        le=_MOST,
+        description="end the last stage after this many evaluations on dev without a new best; null: never",
     )
 
 
