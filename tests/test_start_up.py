@@ -112,6 +112,7 @@ def test_command_is_imported_when_it_is_asked_for() -> None:
         "kdcli.cli.recipe",
         "kdcli.cli.rendering",
         "kdcli.cli.session",
+        "kdcli.cli.visible",
         "kdcli.errors",
         "kdcli.recipe",
         "kdcli.recipe.catalogue",

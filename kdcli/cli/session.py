@@ -36,16 +36,22 @@ def is_first_process() -> bool:
 
 def results() -> Console:
     """Where tables go: standard output."""
-    from rich.console import Console
-
-    return Console(highlight=False, quiet=not is_first_process())
+    return _console(quiet=not is_first_process())
 
 
 def messages() -> Console:
     """Where progress and errors go: standard error."""
+    return _console(stderr=True)
+
+
+def _console(**settings: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    from kdcli.cli.visible import Visible
+
+    console = Console(highlight=False, **settings)  # type: ignore[arg-type]
+    console.push_render_hook(Visible())
+    return console
 
 
 def print_document(text: str) -> None:

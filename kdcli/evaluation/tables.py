@@ -15,11 +15,15 @@ from kdcli.evaluation.comparison import Answer
 from kdcli.evaluation.document import Evaluation
 from kdcli.files import whole_folder, write_text
 
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their full-width forms
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 Row = Mapping[str, Any]
 
 
 def write_tables(folder: Path, task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> None:
     """Write the tables of an evaluation into a folder of their own, which is replaced as a whole.
+
+    A text that a spreadsheet would run as a formula has an apostrophe before it.
 
     ``scores.csv`` (a row per model), ``classes.csv`` (a row per model and class), ``differences.csv``, ``recipes.csv`` (a row
     per run), ``predictions.csv`` (a row per sample, a column per model), and for each student and teacher
@@ -90,10 +94,17 @@ def _predictions(task: Task, evaluation: Evaluation, answers: Sequence[Answer]) 
 
 def _csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # else a lone CR would end a row
+    writer.writerow(map(_cell, rows[0]))
+    writer.writerows([_cell(row[name]) for name in rows[0]] for row in rows)
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet would take as a formula with an apostrophe before it; numbers stay numbers."""
+    if isinstance(value, str) and value.lstrip().startswith(_FORMULA) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return f"'{value}" if isinstance(value, str) and value.startswith(("\t", "\r", "\n")) else value
 
 
 def _plain(name: str) -> str:

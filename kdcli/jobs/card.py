@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ _HUB_METRICS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _MOST_SLICES = 5
+_MARKS = re.compile(r"[\\`*_\[\]<>|&~$#!]")
 
 
 def model_card(plan: Plan, evaluations: Sequence[Evaluation]) -> str:
@@ -99,14 +101,14 @@ def _what_it_is(plan: Plan) -> str:
     if student.source in plan.teacher_names:
         state = "after co-finetuning" if student.weights == "finetuned" else "as it was given"
         layers = ", ".join(str(layer) for layer in student.copied_layers)
-        begin = f"It began as embeddings and layers {layers} of teacher {student.source}, {state}."
+        begin = f"It began as embeddings and layers {layers} of teacher {_plain(student.source)}, {state}."
     elif student.copied_layers:
         begin = "It began as a checkpoint of its own."
     else:
         begin = "It began with random weights."
     return f"""# {student.layers}-layer {student.model_type} student for {_plain(plan.task.name)}
 
-{made} with kdcli {__version__}, recipe `{plan.recipe.name}`, seed {plan.request["seed"]}. {begin}
+{made} with kdcli {__version__}, recipe {_code(plan.recipe.name)}, seed {plan.request["seed"]}. {begin}
 {student.layers} layers, width {student.width}, {student.heads} attention heads, {_millions(student.parameters)} parameters."""
 
 
@@ -141,14 +143,14 @@ def _recipe(plan: Plan) -> str:
     paper = f" ({_plain(recipe.paper)})" if recipe.paper else ""
     about = f": {_plain(recipe.summary)}" if recipe.summary else ""
     overrides = TrainRequest.model_validate(plan.request).overrides
-    changes = [f"`{'.'.join(str(key) for key in each.path)}={json.dumps(each.value)}`" for each in overrides]
+    changes = [_code(f"{'.'.join(str(key) for key in each.path)}={json.dumps(each.value)}") for each in overrides]
     changed = f"\n\nWith other values than the recipe has: {', '.join(changes)}." if changes else ""
     stages = _table(
         ["training", "stage", "epochs", "losses"],
-        [[stage.phase, stage.name, f"{stage.epochs:g}", _losses(stage)] for stage in plan.stages],
+        [[_plain(stage.phase), _plain(stage.name), f"{stage.epochs:g}", _losses(stage)] for stage in plan.stages],
     )
     return (
-        f"`{recipe.name}`{about}{paper}.{changed}\n\n{stages}\n\nIn batches of {training.batch_size}, {plan.precision}, "
+        f"{_code(recipe.name)}{about}{paper}.{changed}\n\n{stages}\n\nIn batches of {training.batch_size}, {plan.precision}, "
         f"on {plan.device}."
     )
 
@@ -278,8 +280,14 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text on one line that ends no cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """Text on one line that is nothing but text: no cell ends, no link, tag or code begins, nothing is hidden."""
+    seen = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(one) in ("Cc", "Cf") else one for one in text)
+    return _MARKS.sub(r"\\\g<0>", " ".join(seen.split()))
+
+
+def _code(text: str) -> str:
+    """Text on one line between backticks, of which it has none itself."""
+    return f"`{' '.join(text.split()).replace('`', chr(39))}`"
 
 
 def _millions(parameters: int) -> str:

@@ -63,3 +63,39 @@ def test_tables_of_before_are_replaced(tables: Path) -> None:
     (tables / "old.csv").touch()
     write_tables(tables, task(), compare(task(), "dev", [STUDENT]), [STUDENT])
     assert not (tables / "old.csv").exists()
+
+
+FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1", "\uff1d1+1", "=HYPERLINK(1)"]
+
+
+def test_no_text_is_a_formula_to_a_spreadsheet(tmp_path: Path) -> None:
+    strange = task()
+    dev = replace(strange.dev, texts=[*FORMULAS, *strange.dev.texts[len(FORMULAS) :]])
+    strange = replace(strange, labels=("=class", "@other"), splits={**strange.splits, "dev": dev})
+    answers = [replace(STUDENT, name="=student"), replace(BERT, name="-bert", path="=path")]
+    write_tables(tmp_path / "tables", strange, compare(strange, "dev", answers), answers)
+    for file in sorted((tmp_path / "tables").glob("*.csv")):
+        rows = list(csv.reader(file.open(encoding="utf-8", newline="")))
+        cells = [cell for row in rows for cell in row]
+        assert not [cell for cell in cells if cell.strip().startswith(("=", "+", "@", "\uff1d"))], file.name
+        assert not [cell for cell in cells if cell.startswith("-") and not _is_number(cell)], file.name
+    assert [row["text"] for row in read(tmp_path / "tables" / "predictions.csv")][: len(FORMULAS)] == [
+        f"'{text}" for text in FORMULAS
+    ]
+
+
+def test_negative_numbers_stay_numbers(tmp_path: Path) -> None:
+    answers = [replace(STUDENT, teachers=("bert",)), BERT]
+    numbers = replace(task(), labels=("-1", "-0.5"))
+    write_tables(tmp_path / "tables", numbers, compare(numbers, "dev", answers), answers)
+    (difference,) = read(tmp_path / "tables" / "differences.csv")
+    assert float(difference["difference"]) < 0
+    assert {row["label"] for row in read(tmp_path / "tables" / "predictions.csv")} == {"-1", "-0.5"}
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

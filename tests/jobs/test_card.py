@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +253,28 @@ def test_odd_names_leave_metadata_and_tables_whole(desk: Desk, tmp_path: Path, n
     assert results[0].dataset_name == name
     (line,) = [line for line in text.splitlines() if "0.8500 to 0.9300" in line]
     assert line.replace("\\|", "").count("|") == 6
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[click](javascript:alert(1))", "![x](http://evil)",
+        "`code`", "**bold**", "a|b", "a\n# heading", "a\n---\nb: c", "# heading", "$math$", "&lt;", "~~gone~~", "a\x1b[31mb",
+        "a\u202eb", "__init__",
+    ],
+)  # fmt: skip
+def test_names_are_text_and_nothing_else(desk: Desk, tmp_path: Path, name: str) -> None:
+    plan = desk.plan_of("kdcli")
+    plan = plan.model_copy(update={"task": plan.task.model_copy(update={"labels": ["fine", name], "name": name})})
+    card = model_card(plan, [evaluation(task=name, labels=["fine", name])])
+    body = card.split("\n---\n", 1)[1]
+    rendered = _without_escapes(body)
+    for mark in ("<script", "<img", "](javascript", "](http://evil", "**bold", "~~gone", "\x1b", "\u202e", "&lt;"):
+        assert mark not in rendered
+    assert [line for line in body.splitlines() if line.startswith("# ")] == [body.splitlines()[1]]
+    read_back(card, tmp_path)
+
+
+def _without_escapes(text: str) -> str:
+    """What is left as Markdown where every character behind a backslash is taken out."""
+    return re.sub(r"\\.", "", text)
