@@ -88,19 +88,21 @@ def opened(
     run = _agreed(accelerator, lambda: find_run(out) if resume else _new(request, recipe, out))
     if accelerator.is_main_process:
         with removed_on_error(run):
-            prepared = prepare(request, run, events)
+            prepared = prepare(request, run, events).on(accelerator.num_processes)
             if stored is not None:
                 _refuse_changed(stored, prepared.plan, run)
             run.write_plan(prepared.plan)
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
-        prepared = prepare(request, run, events, sized=False)
+        prepared = prepare(request, run, events, sized=False).on(accelerator.num_processes)
     accelerator = make_accelerator(precision, str(device), run.log, request.track)
     if accelerator.is_main_process:
         run.point_latest_here()
         events.add(MetricsFile(run.metrics))
         events.add(Trackers(accelerator, run.path.name, {"recipe": recipe.name, "seed": request.seed}))
     events.emit(Note(f"run folder: {run.path}"))
+    if accelerator.num_processes > 1:
+        events.emit(Note(f"{accelerator.num_processes} processes share each batch of {recipe.training.batch_size}"))
     trainer = Trainer(accelerator, recipe.training, events, run.checkpoints, profile=Profile(accelerator.device))
     try:
         yield OpenRun(run, prepared, trainer, events, cache_limit)

@@ -46,6 +46,10 @@ class Prepared:
     task: Task
     plan: Plan
 
+    def on(self, processes: int) -> Prepared:
+        """The same on so many processes."""
+        return replace(self, plan=self.plan.model_copy(update={"processes": processes}))
+
 
 def with_starter_defaults(request: TrainRequest) -> TrainRequest:
     """The request, with what models need that start from random weights; the user's own values stay on top.

@@ -176,6 +176,7 @@ class Plan(_Part):
         hops: the trainings of the assistants in order, then that of the student; none when teachers alone are trained.
         alone: the student as it is without anybody who teaches it, cut from a given teacher; for the baseline.
         precision: what the training computes in.
+        processes: how many share each batch; another number draws other dropout.
         notes: what the user should know before it begins.
     """
 
@@ -189,6 +190,7 @@ class Plan(_Part):
     alone: StudentPlan | None
     precision: Literal["fp32", "bf16", "fp16"]
     device: str
+    processes: int = 1
     baseline: bool
     estimate: Estimate | None
     versions: dict[str, str]

@@ -261,13 +261,15 @@ def test_starter_task_works_offline_in_an_empty_folder(tmp_path: Path, monkeypat
 
 def test_two_processes_speak_with_one_voice(tiny_bert: Path, tiny_roberta: Path, tiny_data: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     teachers = f"bert={tiny_bert},roberta={tiny_roberta}"
     words = ["-m", "kdcli", "distill", "--teachers", teachers, "--student", "2L", "--data", str(tiny_data), *QUICK, "--json"]
     done = subprocess.run([*launch, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["models"][0]["role"] == "student"
     assert done.stderr.count("distilling the student") == 1
+    assert done.stderr.count("2 processes share each batch of 16") == 1
+    assert "\nprocesses: 2\n" in (tmp_path / "runs" / "latest" / "plan.yaml").read_text(encoding="utf-8")
     assert len([path for path in (tmp_path / "runs").iterdir() if not path.is_symlink()]) == 1
 
 

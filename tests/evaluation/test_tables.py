@@ -75,8 +75,8 @@ def test_no_text_is_a_formula_to_a_spreadsheet(tmp_path: Path) -> None:
     answers = [replace(STUDENT, name="=student"), replace(BERT, name="-bert", path="=path")]
     write_tables(tmp_path / "tables", strange, compare(strange, "dev", answers), answers)
     for file in sorted((tmp_path / "tables").glob("*.csv")):
-        rows = list(csv.reader(file.open(encoding="utf-8", newline="")))
-        cells = [cell for row in rows for cell in row]
+        with file.open(encoding="utf-8", newline="") as opened:
+            cells = [cell for row in csv.reader(opened) for cell in row]
         assert not [cell for cell in cells if cell.strip().startswith(("=", "+", "@", "\uff1d"))], file.name
         assert not [cell for cell in cells if cell.startswith("-") and not _is_number(cell)], file.name
     assert [row["text"] for row in read(tmp_path / "tables" / "predictions.csv")][: len(FORMULAS)] == [
