@@ -77,28 +77,15 @@ def _models_table(plan: Plan, narrow: bool) -> Table:
         (teacher.name if teacher.kind == "assistant" else f"teacher {teacher.name}", teacher, _BEGINNINGS[teacher.kind])
         for teacher in plan.teachers
     ]
+    if plan.hops and not plan.distills:
+        rows = [(f"source {teacher.name}", teacher, "asked nothing") for teacher in plan.teachers]
     if plan.student is not None:
-        rows.append(("student", plan.student, student_beginning(plan.student)))
+        rows.append(("student", plan.student, plan.first_weights(plan.student)))
     for label, model, beginning in rows:
         sizes = [model.layers, model.width] if narrow else [model.layers, model.width, model.heads, model.vocabulary]
         style = "bold green" if model is plan.student else ""
         table.add_row(label, model.model_type, *map(str, sizes), size_text(model.parameters), beginning, style=style)
     return table
-
-
-def student_beginning(student: StudentPlan) -> str:
-    """Where a student's first weights come from."""
-    if not student.copied_layers:
-        return "random weights"
-    which = "co-finetuned " if student.weights == "finetuned" else ""
-    return f"layers {_runs(student.copied_layers)} of {which}{student.source}"
-
-
-def _runs(numbers: Sequence[int]) -> str:
-    """``1–4`` for neighbours, ``2, 4, 6`` otherwise."""
-    if len(numbers) > 1 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
-        return f"{numbers[0]}–{numbers[-1]}"
-    return ", ".join(map(str, numbers))
 
 
 def layer_pictures(hop: HopPlan, depths: Mapping[str, int]) -> list[RenderableType]:
@@ -194,7 +181,9 @@ def _stage_tree(plan: Plan) -> Tree:
             add_stage(branch, stage)
     if plan.baseline:
         steps = sum(stage.steps for stage in plan.hops[-1].stages)
-        tree.add(f"baseline: the same student without teachers, {steps} steps").add("hard-labels × 1")
+        assert plan.alone is not None
+        begins = escape(plan.first_weights(plan.alone, "pretrained"))
+        tree.add(f"baseline: the same student without teachers, from {begins}, {steps} steps").add("hard-labels × 1")
     return tree
 
 
@@ -225,6 +214,8 @@ def _stage_line(stage: StagePlan, steps_known: bool) -> str:
 
 def term_line(term: TermPlan) -> str:
     """A term with what it was given and what it was resolved to."""
+    from kdcli.plan.plan import runs_of
+
     given = term.loss.model_dump(
         by_alias=True,
         exclude={"loss", "name", "weight", "layers", "heads", "relation_heads", "projection"},
@@ -233,7 +224,7 @@ def term_line(term: TermPlan) -> str:
     details = [key.replace("_", " ") + ("" if value is True else f" {_detail(value)}") for key, value in given.items()]
     layers = sorted({layer for pairs in term.layers.values() for layer in pairs})
     if layers:
-        details.append(f"student layer{'s' if len(layers) > 1 else ''} {_runs(layers)}")
+        details.append(f"student layer{'s' if len(layers) > 1 else ''} {runs_of(layers)}")
     details += [f"heads of {name} {_detail(heads)}" for name, heads in term.heads.items() if heads != "match"]
     details += [f"{heads} relation heads ({name})" for name, heads in term.relation_heads.items() if heads is not None]
     sides = {name: side for name, side in term.projected.items() if side is not None}

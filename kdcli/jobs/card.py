@@ -98,14 +98,7 @@ def _results(evaluation: Evaluation) -> Iterator[EvalResult]:
 def _what_it_is(plan: Plan) -> str:
     student = plan.student_or_fail
     made = "Distilled" if plan.recipe.needs_teachers() else "Trained on labels alone"
-    if student.source in plan.teacher_names:
-        state = "after co-finetuning" if student.weights == "finetuned" else "as it was given"
-        layers = ", ".join(str(layer) for layer in student.copied_layers)
-        begin = f"It began as embeddings and layers {layers} of teacher {_plain(student.source)}, {state}."
-    elif student.copied_layers:
-        begin = "It began as a checkpoint of its own."
-    else:
-        begin = "It began with random weights."
+    begin = f"It began with {_plain(plan.first_weights(student))}."
     return f"""# {student.layers}-layer {student.model_type} student for {_plain(plan.task.name)}
 
 {made} with kdcli {__version__}, recipe {_code(plan.recipe.name)}, seed {plan.request["seed"]}. {begin}

@@ -151,14 +151,18 @@ def _train_hop(
         return
     assert task.dev.labels is not None
     ranking = {name: scores(values, task.dev.labels, task.labels)[task.metric] for name, values in dev_logits.items()}
-    open_run.events.emit(WorkStarted("tokenising and aligning"))
+    open_run.events.emit(WorkStarted("tokenising and aligning" if hop.teachers else "tokenising"))
     asked = [teacher for teacher in teachers if teacher.name in hop.teachers]
     train = _samples(plan, task.lessons, hop.student, [teacher.name for teacher in asked], unseen)
     _say_alignment(train, open_run.events)
     device = open_run.trainer.accelerator.device
     dtype = torch.float32 if plan.precision == "fp32" else torch.bfloat16
     stages, projections = make_stages(plan, hop, ranking)
-    title = "distilling the student" if hop.name == DISTILL else f"distilling {hop.name} ({hop.student.reference})"
+    title = (
+        f"distilling {hop.name} ({hop.student.reference})"
+        if hop.name != DISTILL
+        else ("distilling the student" if plan.distills else "training the student on hard labels alone")
+    )
     built = _build(plan, run, hop.student, hop.student.weights)
     ensemble = Ensemble(asked, dtype).to(device) if asked else None
     with teaching(open_run, ensemble, train, stages) as asking:
@@ -268,4 +272,4 @@ def _evaluate(
     questions = Questions(task, DEV, open_run.trainer.accelerator.device, open_run.events)
     questions.know(run, plan, teacher_logits, {teacher.name: teacher.parameter_count for teacher in teachers})
     answers = questions.run_alone(run, plan)
-    return with_gates(compare(task, DEV, answers), gates), answers
+    return with_gates(compare(task, DEV, answers, plan.notes_on_baseline), gates), answers

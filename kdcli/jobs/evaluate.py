@@ -96,6 +96,7 @@ def evaluate(request: EvaluateRequest, events: Events) -> Evaluated:
     _refuse_other_classes(task, targets, plans)
     questions = Questions(task, split, resolve_device(request.device), events, request.max_length)
     notes = _other_data(task, split, runs, plans)
+    notes += [note for plan in plans.values() for note in plan.notes_on_baseline] if alone is not None else []
     answers = _answers(questions, request, targets, plans)
     events.emit(WorkStarted("comparing"))
     evaluation = with_gates(compare(task, split, answers, notes), request.gates)

@@ -143,9 +143,9 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
     if plan.student is not None:
         student = plan.student
         size = f"{student.layers} layers of width {student.width}, {student.heads} heads, {student.parameters:,} parameters"
-        copied = ", ".join(map(str, student.copied_layers))
-        begun = f"cut from {student.source}, layers {copied} ({student.weights})" if copied else "from random weights"
-        found.append(("student", f"{student.model_type}, {size}; {begun}"))
+        found.append(("student", f"{student.model_type}, {size}; began with {plan.first_weights(student)}"))
+    if plan.alone is not None:
+        found.append(("student without teachers", f"began with {plan.first_weights(plan.alone, 'pretrained')}"))
     for teacher in plan.teachers:
         size = f"{teacher.layers} layers of width {teacher.width}, {teacher.heads} heads, {teacher.parameters:,} parameters"
         weights = f"; weights {teacher.fingerprint}" if teacher.fingerprint else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -196,6 +197,48 @@ class Plan(_Part):
     versions: dict[str, str]
     notes: list[str]
 
+    def first_weights(self, student: StudentPlan, weights: Literal["pretrained", "finetuned"] | None = None) -> str:
+        """What a student begins with, in words: ``layers 2, 4 of fine-tuned bert``.
+
+        A teacher that was given fine-tuned has no other weights than those, whatever ``weights`` says.
+
+        Args:
+            student: of this plan.
+            weights: in place of the student's own, as the baseline takes them.
+        """
+        if not student.copied_layers:
+            return "random weights"
+        if student.source not in self.teacher_names:
+            return "a checkpoint of its own"
+        kind = self.teacher(student.source).kind
+        trained = (weights or student.weights) == "finetuned"
+        state = {
+            "finetuned": "fine-tuned ",
+            "cofinetuned": "co-finetuned ",
+            "cofinetune": "co-finetuned " if trained else "untrained " if self.task.starter else "pre-trained ",
+            "assistant": "",
+        }[kind]
+        return f"layers {runs_of(student.copied_layers)} of {state}{student.source}"
+
+    @property
+    def notes_on_baseline(self) -> list[str]:
+        """What has to be said beside the difference between the student and the same student without teachers."""
+        if self.alone is None or self.student is None or not self.baseline:
+            return []
+        ours, theirs = self.first_weights(self.student), self.first_weights(self.alone, "pretrained")
+        if ours != theirs:
+            return [
+                f"the student began with {ours}, the one without teachers with {theirs}: their difference is what the teachers and "
+                "the other first weights are worth together"
+            ]
+        known = self.alone.source in self.teacher_names and self.teacher(self.alone.source).kind != "cofinetune"
+        return [f"the student without teachers began with {theirs} too, which know the task already"] if known else []
+
+    @property
+    def distills(self) -> bool:
+        """Whether anybody teaches the student; a recipe of hard labels alone trains it without."""
+        return bool(self.hops) and self.recipe.needs_teachers()
+
     def teacher(self, name: str) -> TeacherPlan:
         """The teacher of that name."""
         return next(teacher for teacher in self.teachers if teacher.name == name)
@@ -230,3 +273,10 @@ class Plan(_Part):
     def to_cofinetune(self) -> list[TeacherPlan]:
         """Teachers that have no trained head yet."""
         return [teacher for teacher in self.teachers if teacher.kind == "cofinetune"]
+
+
+def runs_of(numbers: Sequence[int]) -> str:
+    """``1–4`` for neighbours, ``2, 4, 6`` otherwise."""
+    if len(numbers) > 1 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}–{numbers[-1]}"
+    return ", ".join(map(str, numbers))

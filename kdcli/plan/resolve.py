@@ -101,7 +101,8 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
     if hops:
         teachers = _with_same_tokens(teachers, hops[-1].blueprint, tokenizer)
     cofinetune = _cofinetune_stages(request, loaded, task, teachers)
-    baseline = request.command == "distill" and (starter if request.baseline is None else request.baseline)
+    wanted = starter and loaded.recipe.needs_teachers() if request.baseline is None else request.baseline
+    baseline = request.command == "distill" and wanted
     stages = [*cofinetune, *(stage for hop in hops for stage in hop.plan.stages)]
     training = loaded.recipe.training
     return Plan(
@@ -385,9 +386,18 @@ def _task_plan(task: Task, starter: bool) -> TaskPlan:
 
 
 def _notes(teachers: Sequence[TeacherPlan], loaded: LoadedRecipe, hops: Sequence[Hop]) -> list[str]:
-    notes = [
-        f"{teacher.name} has no trained head: it is co-finetuned first" for teacher in teachers if teacher.kind == "cofinetune"
-    ]
+    if hops and not loaded.recipe.needs_teachers():
+        notes = [f"recipe {loaded.recipe.name} asks no teacher: the student is trained on hard labels alone"]
+    else:
+        bare = (teacher.name for teacher in teachers if teacher.kind == "cofinetune")
+        notes = [f"{name} has no trained head: it is co-finetuned first" for name in bare]
+    init = loaded.recipe.student.init
+    source = next((teacher for teacher in teachers if hops and teacher.name == hops[-1].plan.student.source), None)
+    if source is not None and source.kind in ("finetuned", "cofinetuned") and init.weights == "pretrained":
+        notes.append(
+            f"{source.name} was given fine-tuned and has no other weights: the student begins with those, and so does one "
+            "without teachers"
+        )
     rate = loaded.recipe.training.learning_rate
     if hops and hops[-1].plan.student.source == SCRATCH and rate < _RATE_FROM_SCRATCH:
         notes.append(

@@ -155,7 +155,7 @@ def test_a_student_without_teachers_is_not_called_distilled(desk: Desk) -> None:
     card = model_card(desk.plan_of("finetune"), [evaluation()])
     assert "Trained on labels alone" in card
     assert "Distilled" not in card
-    assert "It began as embeddings and layers 1, 2 of teacher bert, as it was given." in card
+    assert "It began with layers 1–2 of pre-trained bert." in card
     assert "| roberta | roberta |" not in card
 
 

@@ -468,3 +468,39 @@ def test_each_tokenizer_is_loaded_once(desk: Desk, monkeypatch: pytest.MonkeyPat
     assert [teacher.same_tokens for teacher in plan.teachers] == [True, False]
     assert plan.estimate is not None
     assert sorted(loaded) == sorted(folder.resolve() for folder in desk.models)
+
+
+@pytest.mark.parametrize(
+    ("settings", "ours", "theirs"),
+    [
+        ((), "layers 2, 4 of co-finetuned bert", "layers 2, 4 of pre-trained bert"),
+        (("student.init.weights=pretrained",), "layers 2, 4 of pre-trained bert", "layers 2, 4 of pre-trained bert"),
+        (("student.init.from=scratch",), "random weights", "random weights"),
+    ],
+)
+def test_a_plan_says_what_student_and_baseline_begin_with(
+    settings: tuple[str, ...], ours: str, theirs: str, desk: Desk
+) -> None:
+    plan = desk.plan_of("kdcli", *settings, baseline=True)
+    assert plan.alone is not None
+    assert plan.first_weights(plan.student_or_fail) == ours
+    assert plan.first_weights(plan.alone, "pretrained") == theirs
+    assert [theirs in note for note in plan.notes_on_baseline] == ([True] if ours != theirs else [])
+
+
+def test_a_teacher_that_was_given_fine_tuned_is_not_called_pretrained(desk: Desk, classifier: Path) -> None:
+    plan = desk.plan_of("mt-bert", teachers=f"mine={classifier}", baseline=True)
+    assert plan.alone is not None
+    for student in (plan.student_or_fail, plan.alone):
+        assert plan.first_weights(student, "pretrained") == "layers 1–2 of fine-tuned mine"
+    assert any("mine was given fine-tuned and has no other weights" in note for note in plan.notes)
+    (note,) = plan.notes_on_baseline
+    assert note == "the student without teachers began with layers 1–2 of fine-tuned mine too, which know the task already"
+
+
+def test_a_recipe_without_teachers_does_not_speak_of_them(desk: Desk) -> None:
+    plan = desk.plan_of("finetune")
+    assert not plan.cofinetune
+    assert not [note for note in plan.notes if "co-finetuned" in note]
+    assert any("asks no teacher" in note for note in plan.notes)
+    assert not plan.distills
