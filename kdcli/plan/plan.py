@@ -228,7 +228,7 @@ class Plan(_Part):
         ours, theirs = self.first_weights(self.student), self.first_weights(self.alone, "pretrained")
         if ours != theirs:
             return [
-                f"the student began with {ours}, the one without teachers with {theirs}: their difference is what the teachers and "
+                f"the student began with {ours}, the one without teachers with {theirs}: their difference is what teachers and "
                 "the other first weights are worth together"
             ]
         known = self.alone.source in self.teacher_names and self.teacher(self.alone.source).kind != "cofinetune"
