@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
@@ -13,11 +13,13 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from kdcli.data.cutting import Cutter
 from kdcli.data.task import Split
 from kdcli.data.token_cache import Arrays, kept_or_made
 from kdcli.errors import Problem, RequestError
 
 _CHUNK = 1024
+_CHARACTERS = 1 << 22
 _TEXT_OF_SEQUENCE = {None: -1, 0: 0, 1: 1}
 
 
@@ -93,21 +95,40 @@ def tokenise(split: Split, tokenizer: Any, max_length: int) -> TokenView:
 def _run(split: Split, tokenizer: Any, max_length: int) -> Arrays:
     """The arrays of a :class:`TokenView`; chunk by chunk, so that the tokenizer's own objects never fill the memory."""
     layout = _special_layout(tokenizer, split.pairs is not None)
-    backend = tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
-    backend.encode_special_tokens = tokenizer.split_special_tokens
+    cutter, backend = Cutter(tokenizer, max_length), tokenizer.backend_tokenizer
     parts = []
-    for begin in range(0, max(len(split), 1), _CHUNK):
-        texts = list(split.texts[begin : begin + _CHUNK])
-        pairs = None if split.pairs is None else split.pairs[begin : begin + _CHUNK]
-        encodings = backend.encode_batch(texts if pairs is None else list(zip(texts, pairs, strict=True)))
-        parts.append(_flattened(encodings, layout))
+    for whole, samples in _chunks(split, cutter):
+        chunk = _flattened(backend.encode_batch(samples), layout)
+        if tokenizer.truncation_side == "left":
+            _count_from_the_beginning(chunk, whole, samples)
+        parts.append(chunk)
     arrays = {part: np.concatenate([chunk[part] for chunk in parts]) for part in parts[0]}
     arrays["bounds"] = np.concatenate([[0], np.cumsum(arrays.pop("lengths"))])
     if "token_type_ids" not in tokenizer.model_input_names:
         del arrays["type_ids"]
     return arrays
+
+
+def _chunks(split: Split, cutter: Cutter) -> Iterator[tuple[list[Any], list[Any]]]:
+    """Samples as they are and cut to what matters, some hundreds at a time, or fewer where they are long."""
+    for begin in range(0, max(len(split), 1), _CHUNK):
+        texts = list(split.texts[begin : begin + _CHUNK])
+        whole = texts if split.pairs is None else list(zip(texts, split.pairs[begin : begin + _CHUNK], strict=True))
+        samples = cutter.samples(whole)
+        longest = max((len(sample) if split.pairs is None else sum(map(len, sample)) for sample in samples), default=0)
+        step = max(1, min(_CHUNK, _CHARACTERS // max(longest, 1)))
+        for first in range(0, max(len(samples), 1), step):
+            yield whole[first : first + step], samples[first : first + step]
+
+
+def _count_from_the_beginning(chunk: Arrays, whole: Sequence[Any], samples: Sequence[Any]) -> None:
+    """Count the places of tokens from the beginning of the whole text, where the beginning was cut off."""
+    pairs = zip(whole, samples, strict=True)
+    cut = [(len(a) - len(b), 0) if isinstance(a, str) else (len(a[0]) - len(b[0]), len(a[1]) - len(b[1])) for a, b in pairs]
+    shifts = np.array(cut, dtype=np.int32).reshape(-1, 2).repeat(chunk["lengths"], axis=0)
+    shift = np.where(chunk["regions"] == 1, shifts[:, 0], np.where(chunk["regions"] == 3, shifts[:, 1], 0))
+    chunk["starts"] = chunk["starts"] + shift
+    chunk["ends"] = chunk["ends"] + shift
 
 
 def _flattened(encodings: Sequence[Any], layout: tuple[int, int]) -> Arrays:

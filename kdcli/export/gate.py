@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcli.data.batching import sorted_batches
+from kdcli.data.cutting import Cutter
 from kdcli.export.sessions import run
 
 TOLERANCE = 1e-3
@@ -36,6 +37,8 @@ class Texts:
     @staticmethod
     def of(tokenizer: Any, texts: Sequence[Any], max_length: int) -> Texts:
         """Texts, or pairs of texts."""
+        if getattr(tokenizer, "is_fast", False):
+            texts = Cutter(tokenizer, max_length).samples(texts)
         pairs = isinstance(texts[0], tuple)
         columns = [list(column) for column in zip(*texts, strict=True)] if pairs else [list(texts)]
         encoded = tokenizer(*columns, truncation=True, max_length=max_length)
