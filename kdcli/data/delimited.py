@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -49,12 +50,12 @@ def read_delimited(path: Path, header: tuple[str, ...] | None, broken_rows_allow
     rows = _rows(reader, names, free=opening.free)
     _refuse_broken(path, opening.dialect, names, rows, broken_rows_allowed)
     _refuse_glued(path, opening.dialect, names, rows)
-    notes = [*encoding_note(path), *opening.notes]
+    notes, hint = [*encoding_note(path), *opening.notes], ""
     if opening.free:
         notes += _without_empty_end(rows)
         names, more = _with_all_named(path, names, rows)
         notes += more
-        _refuse_header_that_is_a_row(path, opening, names, rows)
+        hint = _hint_at_a_missing_header(path, opening, names, rows)
         notes += _about_quotation_marks(path, opening.dialect, rows)
     missing = {
         name: [row for row, cell in enumerate(column) if not cell.strip()]
@@ -68,6 +69,7 @@ def read_delimited(path: Path, header: tuple[str, ...] | None, broken_rows_allow
         [line for line, _, _ in rows.broken],
         {name: places for name, places in missing.items() if places},
         notes=notes + _about_lines(rows),
+        hint=hint,
     )
 
 
@@ -306,27 +308,20 @@ def _with_all_named(path: Path, names: list[str], rows: _Rows) -> tuple[list[str
     return kept, notes
 
 
-def _refuse_header_that_is_a_row(path: Path, opening: _Opening, names: list[str], rows: _Rows) -> None:
-    """Refuse a first line that has, where names should be, a value that the rows below have as well."""
+def _hint_at_a_missing_header(path: Path, opening: _Opening, names: list[str], rows: _Rows) -> str:
+    """A command that adds a header, where the first line has values that the rows below have as well."""
     if len(names) < 2 or names == [str(place) for place in range(len(names))]:
-        return
+        return ""
     for name, column in zip(names, rows.cells, strict=True):
         again = column.count(name)
         is_class = again > 1 and len(set(column)) <= len(column) / 2
         if again and (is_class or _NUMBER.fullmatch(name)):
-            line = opening.passed + 1
-            header = opening.dialect.separator.join(
-                ["text", "label"] if len(names) == 2 else [f"name{n}" for n, _ in enumerate(names)]
+            new = ["text", "label"] if len(names) == 2 else [f"name{place}" for place in range(1, len(names) + 1)]
+            line = f"{opening.passed + 1}i {opening.dialect.separator.join(new)}"
+            return (
+                f"sed -i {shlex.quote(line)} {shell(path)}  # the first line seems to be a row: {name!r} is a value below, too"
             )
-            raise RequestError(
-                Problem(
-                    f"{path}:{line}",
-                    f"the first line seems to be a row: {name!r} is a value of its column, too ({count_of(again, 'time')})",
-                    "a line with the names of the columns",
-                    ", ".join(names)[:80],
-                    f"sed -i '{line}i {header}' {shell(path)}",
-                )
-            )
+    return ""
 
 
 def _about_quotation_marks(path: Path, dialect: Dialect, rows: _Rows) -> list[str]:

@@ -180,7 +180,7 @@ def _custom_table(path: Path, request: DataRequest) -> _Table:
                 f"no column could be taken as the {missing}",
                 f"a column called {missing}, or {flag} NAME",
                 ", ".join(names),
-                _layout_hint(path),
+                _layout_hint(path) or columns.hint,
             )
         )
     return _table(columns, text, pair, label, request)

@@ -30,6 +30,7 @@ class Columns:
         missing: column → the rows (from 0) without a value there; their cells are empty text.
         structured: column → the rows whose cell is a list or an object, not a single value; their cells are its JSON.
         notes: what the user should know about how the file was read.
+        hint: what to try where no column has a name that can be used.
     """
 
     cells: dict[str, list[str]]
@@ -40,6 +41,7 @@ class Columns:
     missing: dict[str, list[int]] = field(default_factory=dict)
     structured: dict[str, list[int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    hint: str = ""
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -129,30 +131,6 @@ class TableBuilder:
             )
         source, name = str(self._path), fingerprint(self._path)
         return Columns(self._cells, source, name, self._lines, [], self._missing, self._structured, said)
-
-
-def columns_of_values(values: Mapping[str, Sequence[object]], source: str, name: str, lines: list[int]) -> Columns:
-    """Cells of any kind as text, noting those without a value and those that are no single one.
-
-    Args:
-        values: column → its cells.
-        source: where they are from, for messages.
-        name: fingerprint of the source.
-        lines: number of each row.
-    """
-    missing = {column: [row for row, cell in enumerate(cells) if is_missing(cell)] for column, cells in values.items()}
-    structured = {
-        column: [row for row, cell in enumerate(cells) if isinstance(cell, list | tuple | dict)]
-        for column, cells in values.items()
-    }
-    return Columns(
-        {column: [whole(as_text(cell)) for cell in cells] for column, cells in values.items()},
-        source,
-        name,
-        lines,
-        missing={column: rows for column, rows in missing.items() if rows},
-        structured={column: rows for column, rows in structured.items() if rows},
-    )
 
 
 def is_missing(cell: object) -> bool:

@@ -14,7 +14,10 @@ _PREDICT = Template('''\
 """Labels for texts: python predict.py "a text" "another text", or a text on each line of standard input."""
 
 import argparse
+import io
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -27,11 +30,24 @@ LABELS = json.loads((HERE / "config.json").read_text(encoding="utf-8")).get("id2
 TOKENIZER = Tokenizer.from_file(str(HERE / "tokenizer.json"))
 TOKENIZER.enable_truncation(max_length=$max_length, direction=$truncation)
 TOKENIZER.enable_padding(direction="right", pad_id=$pad_id, pad_token=$pad_token, pad_type_id=$pad_type)
+ON_ONE_LINE = str.maketrans({"\\t": "\\\\t", "\\n": "\\\\n", "\\r": "\\\\r"})
+
+
+def seen(text: str) -> str:
+    """The part of a long text that the model sees, and as much again, so that 100 MB are not tokenised for it."""
+    size = 16 * $max_length
+    while size < len(text):
+        part = text[$part]
+        if size >= 1 << 20 or len(TOKENIZER.encode(part).overflowing) > 2:
+            return part
+        size *= 8
+    return text
 
 
 def predict(session: onnxruntime.InferenceSession, texts: list[str], pairs: list[str] | None = None) -> list[tuple[str, float]]:
     """The likeliest label, and its probability, of each text, or of each text and its pair."""
-    samples = texts if pairs is None else list(zip(texts, pairs, strict=True))
+    seen_texts = list(map(seen, texts))
+    samples = seen_texts if pairs is None else list(zip(seen_texts, map(seen, pairs), strict=True))
     found: list[tuple[str, float]] = []
     for batch in (TOKENIZER.encode_batch(samples[start : start + 32]) for start in range(0, len(samples), 32)):
         rows = [{"input_ids": row.ids, "attention_mask": row.attention_mask, "token_type_ids": row.type_ids} for row in batch]
@@ -47,9 +63,20 @@ if __name__ == "__main__":
     options.add_argument("texts", nargs="*", help="none: each line of standard input is one")
     options.add_argument("--model", default=$model_file, help="a file beside this script (%(default)s)")
     chosen = options.parse_args()
-    texts = chosen.texts or [line.rstrip("\\n") for line in sys.stdin]
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "| head" ends it, as it ends others
+    given = [os.fsencode(text) for text in chosen.texts] or [sys.stdin.buffer.read().removeprefix(b"\\xef\\xbb\\xbf")]
+    try:
+        texts = [text.decode() for text in given]
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\\n") + 1
+        options.error(f"line {line} of the text is not UTF-8: byte {error.object[error.start]:#04x}")
+    if not chosen.texts:
+        texts = [line.removesuffix("\\n") for line in io.StringIO(texts[0], newline=None)]  # CRLF and CR end lines, too
     answers = predict(onnxruntime.InferenceSession(HERE / chosen.model, providers=["CPUExecutionProvider"]), texts)
-    sys.stdout.writelines(f"{answer[0]}\\t{answer[1]:.4f}\\t{text}\\n" for text, answer in zip(texts, answers, strict=True))
+    sys.stdout.reconfigure(encoding="utf-8")
+    for text, (label, score) in zip(texts, answers, strict=True):
+        print(label.translate(ON_ONE_LINE), f"{score:.4f}", text.translate(ON_ONE_LINE), sep="\\t")
 ''')
 
 
@@ -74,5 +101,6 @@ def write_predict(folder: Path, model_file: str, max_length: int | None = None) 
         "model_file": model_file,
     }
     path = folder / "predict.py"
-    write_text(path, _PREDICT.substitute({name: json.dumps(value) for name, value in known.items()}))
+    part = ":size" if tokenizer.truncation_side == "right" else "-size:"
+    write_text(path, _PREDICT.substitute({name: json.dumps(value) for name, value in known.items()} | {"part": part}))
     return path

@@ -94,13 +94,16 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(python: Path, *words: object, stdin: str = "") -> str:
+    done = run_bytes(python, *map(str, words), stdin=stdin.encode())
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def run_bytes(python: Path, *words: str | bytes, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(
-        [python, "-s", *map(str, words)],
-        input=stdin, env=environment | {"PYTHONUTF8": "1"}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return subprocess.run(
+        [python, "-s", *words], input=stdin, env=environment | {"PYTHONUTF8": "1"}, capture_output=True, timeout=60
+    )
 
 
 def assert_same(found: list[Any], expected: list[tuple[str, float]]) -> None:
@@ -110,7 +113,7 @@ def assert_same(found: list[Any], expected: list[tuple[str, float]]) -> None:
 
 def test_script_is_short_and_imports_three_packages(served: Served) -> None:
     source = (served.folder / "predict.py").read_text(encoding="utf-8")
-    assert len(source.splitlines()) < 40
+    assert len(source.splitlines()) < 75
     imported = {
         name.split(".")[0]
         for node in ast.walk(ast.parse(source))
@@ -153,6 +156,46 @@ def test_command_line_takes_arguments_or_lines(served: Served, bare_python: Path
     assert_same([(label, float(score)) for label, score, _ in rows], served.expected(TEXTS))
     assert run(bare_python, script, stdin="\n".join(TEXTS) + "\n") == written
     assert run(bare_python, script, stdin="") == ""
+
+
+def test_lines_end_as_universal_newlines_do_and_one_line_out_answers_one_line_in(served: Served, bare_python: Path) -> None:
+    script = str(served.folder / "predict.py")
+    lines = ["great", "", "awful\u2028music\x85ending", "a\ttab", "The plot"]
+    plain = run_bytes(bare_python, script, stdin="\n".join(lines).encode()).stdout
+    assert [row.split("\t")[2] for row in plain.decode().split("\n")[:-1]] == [line.replace("\t", "\\t") for line in lines]
+    for other in ("\r\n".join(lines), "\r".join(lines) + "\r", "\ufeff" + "\n".join(lines)):
+        assert run_bytes(bare_python, script, stdin=other.encode()).stdout == plain
+
+
+def test_text_that_is_not_utf8_is_refused_with_its_line(served: Served, bare_python: Path) -> None:
+    script = str(served.folder / "predict.py")
+    done = run_bytes(bare_python, script, stdin=b"great\nna\xefve\n")
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert b"line 2 of the text is not UTF-8: byte 0xef" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert run_bytes(bare_python, script, b"na\xefve", stdin=b"").returncode == 2
+
+
+def test_arguments_with_line_breaks_keep_to_one_line_of_output(served: Served, bare_python: Path) -> None:
+    written = run(bare_python, served.folder / "predict.py", "two\nlines", "a\r\tb")
+    assert [row.split("\t")[2:] for row in written.split("\n")] == [["two\\nlines"], ["a\\r\\tb"], []]
+
+
+def test_closed_pipe_ends_the_script_without_a_word(served: Served, bare_python: Path) -> None:
+    script = served.folder / "predict.py"
+    line = f"yes great | head -3000 | '{bare_python}' -s '{script}' | head -1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout.endswith("\tgreat\n")
+
+
+def test_texts_far_longer_than_the_model_sees_are_answered_as_their_beginning(served: Served, bare_python: Path) -> None:
+    texts = ["a scene of music " * 1000, "a scene of music " * 100_000, " " * 100_000 + "great", "z" * 100_000]
+    found = json.loads(run(bare_python, "-c", ASK, served.folder, stdin=json.dumps([[texts]])))[0]
+    assert found[0] == found[1]
+    assert_same(found[2:], served.expected(texts[2:]))
+    assert_same(found[:1], served.expected(texts[:1]))
 
 
 def test_another_file_beside_the_script_can_be_asked(served: Served, bare_python: Path) -> None:
