@@ -120,11 +120,12 @@ def test_numbers_and_truth_values_of_json_become_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "where", "what"),
     [
-        ("d.csv", "text,label\na,1\nb\nc,1,2\n", ":3", "the row has 1 fields (2 such rows)"),
-        ("d.tsv", "text\tlabel\na\t1\nb\tc\td\n", ":3", "the row has 3 fields (1 such rows)"),
+        ("d.csv", "text,label\na,1\nb\nc,1,2\n", ":3", "the row has 1 field (2 such rows)"),
+        ("d.tsv", "text\tlabel\na\t1\nb\tc\td\n", ":3", "the row has 3 fields (1 such row)"),
         ("d.csv", "text,label,text\na,1,b\n", ":1", "names a column twice"),
         ("d.csv", "text,label\n", "", "has a header and no rows"),
         ("d.csv", "\n", "", "has a header and no rows"),
+        ("d.csv", "text,label\n,\n", "", "has a header and no rows"),
         ("d.csv", "", "", "the file is empty"),
         ("d.jsonl", "", "", "the file is empty"),
         ("d.parquet", "", "", "the file is empty"),
@@ -162,7 +163,7 @@ def test_few_broken_rows_are_left_out_where_they_are_allowed(tmp_path: Path) -> 
     assert columns.skipped == [1001]
     assert columns.lines[-1] == 1002
     text_file(path, path.read_text(encoding="utf-8") + "broken\n")
-    with pytest.raises(RequestError, match=r"the row has 1 fields \(2 such rows\)"):
+    with pytest.raises(RequestError, match=r"the row has 1 field \(2 such rows\)"):
         read(path, broken_rows_allowed=0.001)
 
 
@@ -171,8 +172,9 @@ def test_text_that_is_not_utf8_is_refused(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"d{suffix}"
     path.write_bytes("text,label\nnaïve,1\n".encode("latin-1"))
     problem = refused(path)
-    assert problem.where == str(path)
-    assert problem.expected == "UTF-8 text"
+    assert problem.where == f"{path}:2"
+    assert problem.what == "byte 3 of the line is not UTF-8 (0xef)"
+    assert problem.expected == "UTF-8"
 
 
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
