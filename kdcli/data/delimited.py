@@ -194,7 +194,7 @@ def _names(given: list[str], path: Path, opening: _Opening) -> list[str]:
     named = [name for name in names if name]
     if len(set(named)) < len(named) or (not opening.free and len(set(names)) < len(names)):
         where = f"{path}:{opening.passed + 1}"
-        raise RequestError(Problem(where, "the header names a column twice", found=", ".join(names)))
+        raise RequestError(Problem(where, "the header names a column twice", "a name for each column", ", ".join(names)))
     return names
 
 

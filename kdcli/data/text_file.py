@@ -83,14 +83,14 @@ def _encoding(path: Path, head: bytes) -> str:
         if head.startswith(mark):
             return name
     if b"\0" in head:
-        name = _wide(head)
-        if name is not None:
+        wide = _wide(head)
+        if wide is not None:
             raise RequestError(
                 Problem(
                     f"{path}:1",
-                    f"the file seems to be {name} without a byte order mark",
+                    f"the file seems to be {wide} without a byte order mark",
                     "UTF-8",
-                    remedy=f"iconv -f {name} -t UTF-8 {shell(path)} > {shell(beside(path))}",
+                    remedy=f"iconv -f {wide} -t UTF-8 {shell(path)} > {shell(beside(path))}",
                 )
             )
     return "utf-8"

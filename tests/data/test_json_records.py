@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pandas
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +17,7 @@ from kdcli.data.readers import Columns, read
 from kdcli.errors import Problem, RequestError
 
 ROWS: list[dict[str, Any]] = [{"text": "a scene", "label": "fine"}, {"text": "a plot", "label": "dull"}]
+pandas: Any = importlib.import_module("pandas")  # it has no types
 FRAME = pandas.DataFrame(ROWS)
 CELLS = {"text": ["a scene", "a plot"], "label": ["fine", "dull"]}
 
