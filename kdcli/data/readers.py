@@ -44,7 +44,7 @@ def read(path: Path, header: tuple[str, ...] | None = None, *, broken_rows_allow
         raise RequestError(Problem(str(path), "cannot be read", found=error.strerror or str(error))) from error
     if len(columns) == 0:
         raise RequestError(Problem(str(path), "has a header and no rows" if _has_header(path, header) else "has no rows"))
-    columns.notes += _about_long_texts(columns)
+    columns.notes = [f"{path.name}: {note}" for note in [*columns.notes, *_about_long_texts(columns)]]
     return columns
 
 

@@ -23,7 +23,10 @@ LINES = settings(deadline=None, database=None, derandomize=True, suppress_health
 
 def table(path: Path, content: str | bytes) -> Columns:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read(path)
+    columns = read(path)
+    assert all(note.startswith(f"{path.name}: ") for note in columns.notes)
+    columns.notes = [note.removeprefix(f"{path.name}: ") for note in columns.notes]
+    return columns
 
 
 def refused(path: Path, content: str | bytes) -> Problem:
@@ -122,7 +125,7 @@ def test_lines_read_and_left_out_are_all_lines(lines: list[str], tmp_path_factor
         return
     assert len(columns) == whole
     assert len(columns.skipped) == len(lines) - whole - blank
-    assert any(note.startswith(f"{blank} blank line") for note in columns.notes) == (blank > 0)
+    assert any(note.startswith(f"lines.tsv: {blank} blank line") for note in columns.notes) == (blank > 0)
 
 
 @pytest.mark.parametrize("separator", [";", "\t", "|"])

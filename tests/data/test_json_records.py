@@ -24,7 +24,10 @@ CELLS = {"text": ["a scene", "a plot"], "label": ["fine", "dull"]}
 
 def table(path: Path, content: str) -> Columns:
     path.write_bytes(content.encode())
-    return read(path)
+    columns = read(path)
+    assert all(note.startswith(f"{path.name}: ") for note in columns.notes)
+    columns.notes = [note.removeprefix(f"{path.name}: ") for note in columns.notes]
+    return columns
 
 
 def refused(path: Path, content: str) -> Problem:
