@@ -11,6 +11,7 @@ from torch import nn
 
 from kdcli.errors import Problem, RequestError
 from kdcli.models.checkpoints import Checkpoint
+from kdcli.models.segments import follow_model
 
 _LONGEST = 512
 
@@ -25,12 +26,14 @@ def quiet_transformers() -> None:
 
 def load_tokenizer(folder: Path) -> Any:
     """The fast tokenizer of a checkpoint folder."""
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     quiet_transformers()
     tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False, local_files_only=True)
     if tokenizer.pad_token_id is None:
         raise RequestError(Problem(str(folder), "the tokenizer has no padding token"))
+    if (folder / "config.json").is_file():
+        follow_model(tokenizer, AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True), folder)
     return tokenizer
 
 
