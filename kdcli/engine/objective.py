@@ -21,6 +21,11 @@ from kdcli.recipe.schedule import Moment
 ParameterKind = Literal["body", "head", "projection"]
 
 
+def log_group(term: Term) -> str:
+    """What a term's own figures are logged under; ``loss/`` holds the losses by name, whatever a term is called."""
+    return "term/loss" if term.name == "loss" else term.name
+
+
 class Learner(Protocol):
     """What is trained: a module that answers for one or several models by name."""
 
@@ -105,7 +110,7 @@ class Objective(nn.Module):
         remarks = []
         for term in self._terms():
             own = {key: value.item() for key, value in term.observed.items()}
-            figures |= {f"{term.name}/{key}": value for key, value in own.items()}
+            figures |= {f"{log_group(term)}/{key}": value for key, value in own.items()}
             if own:
                 remarks.append(term.remark(own))
             term.observed.clear()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +20,21 @@ from kdcli.engine.checkpoint import Position, State
 from kdcli.engine.events import CheckpointWritten, Evaluated, Logged, Note, StepDone
 from kdcli.engine.feed import Cut, Delivery, deliveries
 from kdcli.engine.inference import EVALUATION_BATCH, predict
-from kdcli.engine.objective import Objective
+from kdcli.engine.objective import Objective, log_group
 from kdcli.engine.optimisation import make_optimizer, rate_factor
 from kdcli.engine.phase import Phase, ReadsAhead
 from kdcli.engine.runtime import give_back_memory, restore_rng_state, rng_state
 from kdcli.errors import InterruptedRunError, RunFailedError
+from kdcli.models.finite import listed, rows_not_finite, tensors_not_finite
 from kdcli.models.output import Output
+from kdcli.models.student import STUDENT, STUDENT_NAME
 from kdcli.recipe.schedule import Moment
 from kdcli.recipe.schema import Schedule
 
 if TYPE_CHECKING:
     from kdcli.engine.loop import Trainer
 
+_MOST_LEFT_OUT = 25  # halved as often, the scale of fp16 falls from 65536 below 0.002
 _CPU_TOKENS = 512  # matrix products are near their full speed there; four BERT-base layers keep 130 MB of activations
 
 
@@ -61,13 +65,25 @@ class StageRun:
         self.evaluate_every = max(1, self.per_epoch // settings.evaluations_per_epoch)
         self.look_every = max(1, round(self.stage.until.window * self.per_epoch)) if self.stage.until else 0
         self.window = torch.zeros(self.objective.parts, device=self.device)
+        self.not_finite = torch.zeros((), dtype=torch.int64, device=self.device)  # steps, one after another, up to now
         self.remarked: set[str] = set()
         self.seconds: Counter[str] = Counter()
         self.samples = 0
         self._forget_sums()
 
     def restore(self, state: State) -> None:
-        """Put everything where the checkpoint had it."""
+        """Put everything where the checkpoint had it.
+
+        Raises:
+            RunFailedError: its weights or the optimiser's moments are not finite, so that nothing can follow from them.
+        """
+        broken = self._not_finite(state.objective.items(), state.optimizer, state.position.window)
+        if broken:
+            folder = self.trainer.checkpoints / self.phase.name
+            raise RunFailedError(
+                f"{folder}: the checkpoint holds values that are not finite ({listed(broken)}); remove the folder to start "
+                "the phase again"
+            )
         self.objective.load_state_dict(state.objective)
         self.optimizer.load_state_dict(state.optimizer)
         if state.scaler is not None and self.accelerator.scaler is not None:
@@ -122,6 +138,7 @@ class StageRun:
         self._set_rate()
         self.objective.observe(self._logs_now())
         weights = self.objective.weights
+        found = torch.zeros_like(self.sums)
         for place, batch in enumerate(batches):
             waits = processes > 1 and place < len(batches) - 1
             taught = self._taught(batch)
@@ -130,14 +147,24 @@ class StageRun:
                     values = self.model(batch, taught) / whole * delivery.counts
                 with self.profile.section("backward"):
                     self.accelerator.backward((values * weights).sum() * processes)
-            self.window += values.detach()
-            self.sums += values.detach() * weights
+            found += values.detach()
         with self.profile.section("optimiser"):
             norm = self.accelerator.clip_grad_norm_(self.parameters, self.trainer.settings.clip_norm)
+            self._add(found, weights, norm)
             self._guard(norm, batches, whole)
             self.optimizer.step()
             self.optimizer.zero_grad()
         self.norm = norm
+
+    def _add(self, values: Tensor, weights: Tensor, norm: Any) -> None:
+        """Count a step's losses [parts], but not those of a step that the loss scaler is going to leave out (fp16)."""
+        counted = torch.ones((), device=self.device)
+        if self.accelerator.scaler is not None and norm is not None:
+            counted = torch.isfinite(torch.as_tensor(norm, device=self.device)).to(counted.dtype)
+            values = torch.where(counted > 0, values, 0.0)
+        self.window += values
+        self.sums += values * weights
+        self.steps_summed += counted
 
     def _taught(self, batch: Batch) -> dict[str, Output]:
         """What the teachers say that this step asks."""
@@ -157,15 +184,54 @@ class StageRun:
             group["lr"] = peak * factor
 
     def _guard(self, norm: Any, micro_batches: list[Batch], counts: Tensor) -> None:
-        """Stop at a gradient that is not finite, naming the term (on a GPU only when logging: looking costs a wait)."""
-        if self.accelerator.scaler is not None or norm is None or (self.device.type == "cuda" and not self._logs_now()):
+        """Stop at a gradient that is not finite, naming the term.
+
+        On a GPU only when logging, because looking costs a wait; nothing is saved in between without :meth:`_refuse_to_save`.
+        With a loss scaler (fp16) such a step is left out and the scale halved, so that only a row of them is a failure.
+        """
+        if norm is None:
             return
-        if not torch.isfinite(torch.as_tensor(norm)):
+        broken = ~torch.isfinite(torch.as_tensor(norm, device=self.device))
+        scaled = self.accelerator.scaler is not None
+        self.not_finite = torch.where(broken, self.not_finite + 1, 0 if scaled else self.not_finite)
+        if self.device.type == "cuda" and not self._logs_now():
+            return
+        if int(self.not_finite) >= (_MOST_LEFT_OUT if scaled else 1):
             culprits = self._terms_without_finite_gradient(micro_batches, counts)
+            how = f"the gradient has not been finite for {int(self.not_finite)} steps, whatever the loss scale"
             raise RunFailedError(
-                f"{self.phase.name}, step {self.steps_before + self.position.step + 1}: the gradient is not finite; "
+                f"{self._here()}: {how if scaled else 'the gradient is not finite'}; "
                 f"it comes from {', '.join(culprits) or 'the weights themselves'}. Lower --learning-rate, or use "
                 "--precision fp32; --resume goes on from the last checkpoint"
+            )
+
+    def _here(self) -> str:
+        """The phase and the step at work, counted from 1, as messages begin."""
+        return f"{self.phase.name}, step {self.steps_before + self.position.step + 1}"
+
+    def _not_finite(self, weights: Iterable[tuple[str, Tensor]], optimizer: Mapping[str, Any], window: Sequence[float]) -> list[str]:
+        """What of a state is not finite: names of weights, of the optimiser's moments, of the losses' window."""
+        moments = (
+            (f"{key} of parameter {row}", value)
+            for row, values in optimizer["state"].items()
+            for key, value in values.items()
+            if isinstance(value, Tensor)
+        )
+        found = tensors_not_finite(weights) + tensors_not_finite(moments)
+        return found if np.isfinite(window).all() else [*found, "the losses of the stage's rule for moving on"]
+
+    def _refuse_to_save(self, total_step: int) -> None:
+        """Stop before a checkpoint is written from which nothing can go on; looks at every device's state alike.
+
+        Raises:
+            RunFailedError: weights, projections or the optimiser's moments are not finite.
+        """
+        broken = self._not_finite(self.objective.named_parameters(), self.optimizer.state_dict(), self.position.window)
+        if broken:
+            raise RunFailedError(
+                f"{self.phase.name}, step {total_step}: weights or the optimiser's moments are not finite ({listed(broken)}), "
+                "and no checkpoint is written of them. Lower --learning-rate, or use --precision fp32; --resume goes on from "
+                "the last checkpoint"
             )
 
     def _terms_without_finite_gradient(self, micro_batches: list[Batch], counts: Tensor) -> list[str]:
@@ -194,12 +260,12 @@ class StageRun:
 
     def _forget_sums(self) -> None:
         self.sums = torch.zeros(self.objective.parts, device=self.device)
-        self.steps_summed = self.samples_logged = 0
+        self.steps_summed = torch.zeros((), device=self.device)  # without those that fp16's loss scaler left out
+        self.logged_at, self.samples_logged = self.position.step, 0
 
     def _after_step(self, samples: int) -> None:
         step, phase = self.position.step, self.phase
         total_step = self.steps_before + step
-        self.steps_summed += 1
         self.samples_logged += samples
         self.trainer.events.emit(StepDone(phase.name, self.stage.name, total_step, phase.steps, samples))
         why = self._reason_to_move_on()
@@ -214,7 +280,7 @@ class StageRun:
             with self.profile.section("dev"):
                 self._evaluate(total_step)
             self.position.over = self.position.over or self._is_stale(total_step)
-            if self.position.over and self.steps_summed:
+            if self.position.over and self.logged_at < step:
                 self._log(total_step)
             self._save(total_step)
         if self._stop_asked():
@@ -236,7 +302,7 @@ class StageRun:
         value = self.objective.by_term(means)[until.loss] / self.objective.scales()[until.loss]
         self.window.zero_()
         self.position.window_steps = 0
-        if value >= until.below:
+        if not value < until.below:  # not finite is not below either
             return None
         return f"{self.stage.name}: {until.loss} is {value:.4g}, below {until.below:g}: moving on"
 
@@ -260,14 +326,20 @@ class StageRun:
 
     def _log(self, total_step: int) -> None:
         summed: Tensor = self.accelerator.reduce(self.sums, "sum")
-        means = summed / self.steps_summed
+        means = summed / self.steps_summed.clamp(min=1.0)
+        if not bool(means.isfinite().all()):
+            broken = [name for name, value in self.objective.by_term(means).items() if not math.isfinite(value)]
+            raise RunFailedError(
+                f"{self.phase.name}, step {total_step}: the value of {', '.join(broken)} is not finite. Lower --learning-rate, "
+                "or use --precision fp32; --resume goes on from the last checkpoint"
+            )
         values = {f"loss/{name}": value for name, value in self.objective.by_term(means).items()}
         values |= {"loss": means.sum().item(), "learning-rate": self.optimizer.param_groups[0]["lr"]}
-        if self.norm is not None:
+        if self.norm is not None and math.isfinite(self.norm):
             values["gradient-norm"] = float(self.norm)
         for term in self.stage.terms:
             if isinstance(term.weight, Schedule):
-                values[f"{term.name}/weight"] = term.at_moment(term.weight)
+                values[f"{log_group(term)}/weight"] = term.at_moment(term.weight)
         figures, remarks = self.objective.observed()
         for remark in remarks:
             if remark not in self.remarked:
@@ -293,7 +365,15 @@ class StageRun:
         )
         self.model.train()
         give_back_memory()
-        scores = self.phase.score(logits)
+        for name, values in logits.items():
+            broken = rows_not_finite(values)
+            if len(broken):
+                raise RunFailedError(
+                    f"{self.phase.name}, step {total_step}: the outputs of {_called(name)} are not finite for {len(broken)} of "
+                    f"{len(values)} dev samples, so that they have no score. Lower --learning-rate, or use --precision fp32; "
+                    "--resume goes on from the last checkpoint"
+                )
+        scores = {_called(name): values for name, values in self.phase.score(logits).items()}
         score = float(np.mean([values[self.phase.metric] for values in scores.values()]))
         best = self.is_last and (self.position.best_score is None or score > self.position.best_score)
         self.position.stale = 0 if best else self.position.stale + 1
@@ -307,14 +387,15 @@ class StageRun:
 
     def _save(self, total_step: int) -> None:
         with self.profile.section("checkpoint"):
-            self._write_checkpoint()
+            self._write_checkpoint(total_step)
         self.trainer.events.emit(CheckpointWritten(self.phase.name, total_step))
 
-    def _write_checkpoint(self) -> None:
+    def _write_checkpoint(self, total_step: int) -> None:
         states = gather_object([rng_state()])
         if self.stage.until is not None:
             window: Tensor = self.accelerator.reduce(self.window, "sum")
             self.position.window = window.tolist()
+        self._refuse_to_save(total_step)
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             checkpoint.save(
@@ -330,3 +411,8 @@ class StageRun:
             )
         self.is_best = False
         self.accelerator.wait_for_everyone()
+
+
+def _called(model: str) -> str:
+    """What a model is called in messages and logs."""
+    return STUDENT_NAME if model == STUDENT else model

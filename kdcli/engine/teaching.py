@@ -17,12 +17,15 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kdcli.data.batching import Batch, Samples
 from kdcli.data.tokens import TokenView
 from kdcli.engine.answers import ENTRY_BYTES, VERSION, Allowance, AnswerStore, Layout, allowance, keys_of, rounded
 from kdcli.engine.phase import Stage
 from kdcli.engine.profile import Profile
+from kdcli.errors import RunFailedError
+from kdcli.models.finite import listed
 from kdcli.models.output import Output, Wanted
 from kdcli.models.student import STUDENT
 from kdcli.models.teachers import Ensemble, Teacher
@@ -95,10 +98,22 @@ class Teaching:
             with torch.inference_mode():
                 said: Output = self.ensemble.teachers[name](batch.views[name], wanted)
             answer = said.mapped(rounded)
+        if keeps or answer.logits.device.type != "cuda":  # there it would cost a wait, and the loss will tell
+            self._refuse_not_finite(name, batch, answer.logits)
         if store is not None and keeps:
             with self.profile.section("cache"):
                 return self._keep(name, store, batch, answer)
         return answer
+
+    def _refuse_not_finite(self, name: str, batch: Batch, logits: Tensor) -> None:
+        """Stop where a teacher's outputs say nothing, before a student learns from them or they are kept."""
+        broken = [int(row) for row, fine in zip(batch.numbers, logits.isfinite().all(-1).tolist(), strict=True) if not fine]
+        if broken:
+            dtype = next((str(each.dtype).removeprefix("torch.") for each in self.ensemble.parameters()), "")
+            raise RunFailedError(
+                f"teacher {name}: its outputs are not finite for {len(broken)} of {len(logits)} training samples in a batch "
+                f"(rows {listed(broken)}, computed in {dtype}). Use --precision fp32, or a teacher whose outputs are finite"
+            )
 
     def _keep(self, name: str, store: AnswerStore, batch: Batch, answer: Output) -> Output:
         """Keep an answer; returns it as it is kept, which for a text that was asked about before is what was said then."""
@@ -110,7 +125,8 @@ class Teaching:
 
     def _kept(self, name: str, batch: Batch) -> Output | None:
         store, keys = self.stores[name], self._keys_at(name, batch)
-        return store.read(keys, self._lengths(name, batch)) if all(key in store for key in keys) else None
+        kept = store.read(keys, self._lengths(name, batch)) if all(key in store for key in keys) else None
+        return kept if kept is not None and bool(kept.logits.isfinite().all()) else None
 
     def _keys_at(self, name: str, batch: Batch) -> list[bytes]:
         keys = self._keys[name]

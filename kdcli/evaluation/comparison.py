@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +15,22 @@ from kdcli.data.task import TRAIN, Split, Task
 from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.agreement import agreement, slices
 from kdcli.evaluation.calibration import calibrate
-from kdcli.evaluation.chance import majority_answers
+from kdcli.evaluation.chance import chance_test, majority_answers
 from kdcli.evaluation.classes import class_scores, confusion, missing_classes
-from kdcli.evaluation.document import AgreementTable, Drop, Evaluation, Kind, ModelScore, RecipeScore, Role
+from kdcli.evaluation.document import AgreementTable, Chance, Drop, Evaluation, Kind, ModelScore, RecipeScore, Role, Unscored
 from kdcli.evaluation.intervals import score_interval
 from kdcli.evaluation.metrics import Classes, metrics_of, score
 from kdcli.evaluation.retention import retention
 from kdcli.evaluation.seeds import RecipeDifference, compare_recipes
 from kdcli.evaluation.significance import ModelDifference, compare_models, difference_interval
+from kdcli.models.finite import rows_not_finite
 
 Logits = NDArray[np.float32]
 MAJORITY, ENSEMBLE = "majority class", "ensemble"
 _COMPARED_WITH_EACH_OTHER = 8
 _SLICES_KEPT = 50
+_BY_FAR = 0.02
+_ROLES: tuple[Role, ...] = ("ensemble", "without-teachers", "export", "student", "model", "teacher", "majority")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Answer:
         ensemble: name of the answer that is its teachers' ensemble.
         recipe: what it shares with the runs that differ from its own in the seed alone.
         seed: of its training.
+
+    Within its role a name stands for one model; across roles :func:`with_distinct_names` tells them apart.
     """
 
     name: str
@@ -58,14 +63,50 @@ class Answer:
     recipe: str | None = None
     seed: int | None = None
 
+    @property
+    def not_finite(self) -> int:
+        """For how many samples its outputs are infinite or NaN; then it has no score."""
+        return 0 if self.logits is None else len(rows_not_finite(self.logits))
+
+
+def with_distinct_names(answers: Sequence[Answer]) -> list[Answer]:
+    """The same, so that no two are called alike: names that a user chooses meet those of kdcli in tables and documents.
+
+    What is kdcli's own (the ensemble, a run's student, the majority class) keeps its name; another model of that name gets its
+    role put before it, as in "teacher ensemble". Names that are distinct already stay as they are.
+    """
+    names: dict[tuple[Role, str], str] = {}
+    taken = {MAJORITY}
+    for answer in sorted(answers, key=lambda answer: _ROLES.index(answer.role)):
+        candidates = (answer.name, f"{answer.role} {answer.name}")
+        name = next((each for each in candidates if each not in taken), None) or unlike(candidates[-1], taken)
+        taken.add(name)
+        names[answer.role, answer.name] = name
+    return [
+        replace(
+            answer,
+            name=names[answer.role, answer.name],
+            teachers=tuple(names.get(("teacher", name), name) for name in answer.teachers),
+            ensemble=None if answer.ensemble is None else names.get(("ensemble", answer.ensemble), answer.ensemble),
+        )
+        for answer in answers
+    ]
+
+
+def unlike(name: str, known: Collection[str]) -> str:
+    """The name, with a number behind it where others have it already."""
+    candidates = (name if number == 1 else f"{name} ({number})" for number in count(1))
+    return next(candidate for candidate in candidates if candidate not in known)
+
 
 def ensemble(name: str, members: Sequence[Answer], run: str | None = None) -> Answer:
     """The mean of the members' probabilities, as one model; their logits are [n, C] each."""
     from scipy.special import log_softmax, logsumexp
 
     assert all(member.logits is not None for member in members)
-    logs = np.stack([log_softmax(np.asarray(member.logits, dtype=np.float64), axis=-1) for member in members])
-    mixed = (logsumexp(logs, axis=0) - np.log(len(members))).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # of a member whose outputs are not finite nothing is made, and it is said elsewhere
+        logs = np.stack([log_softmax(np.asarray(member.logits, dtype=np.float64), axis=-1) for member in members])
+        mixed = (logsumexp(logs, axis=0) - np.log(len(members))).astype(np.float32)
     sizes = [member.parameters for member in members if member.parameters is not None]
     return Answer(
         name=name,
@@ -83,12 +124,16 @@ def compare(task: Task, split: str, answers: Sequence[Answer], notes: Iterable[s
     """Score every model on the same labels and compare those that are to be compared.
 
     Raises:
-        RequestError: the split has no labels, or a model has not answered it as often as there are samples.
+        RequestError: the split has no labels, a model has not answered it as often as there are samples, or none of those that
+            the evaluation is about has finite outputs.
     """
     rows = labelled(task, split)
     assert rows.labels is not None
-    for answer in answers:
+    every = with_distinct_names(answers)
+    for answer in every:
         check_answer(answer.path or answer.name, answer.predictions, rows)
+    unscored = [_unscored(answer, len(rows)) for answer in every if answer.not_finite]
+    answers = _scorable(every)
     by_name = {answer.name: answer for answer in answers}
     ranking = {answer.name: score(task.metric, answer.predictions, rows.labels) for answer in answers}
     models = [_scored(answer, by_name, ranking, task, rows.labels) for answer in answers]
@@ -109,10 +154,14 @@ def compare(task: Task, split: str, answers: Sequence[Answer], notes: Iterable[s
         labels=list(task.labels),
         metric=task.metric,
         models=models,
+        unscored=unscored,
         recipes=recipes,
         recipe_differences=_recipe_differences(recipes, task.metric),
+        cautions=[*_without_score(every), *_at_chance(models, task.metric), *_under_trained(models)],
         notes=[*notes, *_notes(task, rows), *_single_seeds(recipes), *_repeated_seeds(answers)],
     )
+    if not evaluation.judged and unscored:
+        raise RequestError([Problem(each.path or each.name, each.sentence) for each in unscored])
     return evaluation.model_copy(
         update={
             "differences": _differences(evaluation, by_name, rows.labels),
@@ -139,6 +188,63 @@ def labelled(task: Task, split: str) -> Split:
             )
         )
     return rows
+
+
+def _unscored(answer: Answer, rows: int) -> Unscored:
+    return Unscored(
+        name=answer.name, role=answer.role, kind=answer.kind, run=answer.run, path=answer.path,
+        not_finite=answer.not_finite, rows=rows,
+    )  # fmt: skip
+
+
+def _scorable(answers: Sequence[Answer]) -> list[Answer]:
+    """Those with finite outputs; a model one of whose teachers has no score has no best teacher either."""
+    without = {answer.name for answer in answers if answer.not_finite}
+    return [
+        replace(
+            answer,
+            teachers=() if without & set(answer.teachers) else answer.teachers,
+            ensemble=None if answer.ensemble in without else answer.ensemble,
+        )
+        for answer in answers
+        if answer.name not in without
+    ]
+
+
+def _without_score(answers: Sequence[Answer]) -> Iterator[str]:
+    """Who has no score, and which figures miss it therefore."""
+    for answer in answers:
+        if not answer.not_finite:
+            continue
+        missed = ""
+        if answer.role == "teacher" and any(answer.name in other.teachers for other in answers):
+            missed = "; what students keep of their best teacher's score cannot be said"
+        elif answer.recipe is not None and answer.seed is not None:
+            missed = f"; the mean of {answer.recipe} is without seed {answer.seed}"
+        yield f"{_unscored(answer, len(answer.predictions)).sentence}{missed}"
+
+
+def _at_chance(models: Sequence[ModelScore], metric: str) -> Iterator[str]:
+    """Who knows nothing of the task, as far as these samples can show."""
+    for model in models:
+        found = model.chance
+        if found is not None and found.at_chance:
+            yield (
+                f"{model.name} is at chance: {metric} {model.scores[metric]:.4f}, always answering the most frequent class "
+                f"{found.majority:.4f}, p = {found.p_value:.2f} against its own predictions shuffled"
+            )
+
+
+def _under_trained(models: Sequence[ModelScore]) -> Iterator[str]:
+    """Best teachers that their students beat by far: a share of their score says little."""
+    for model in models:
+        drop = model.drop
+        if drop is not None and drop.high < 0 and -drop.value >= _BY_FAR:
+            above = f"{-100 * drop.value:.1f} points above it ({-100 * drop.high:.1f} to {-100 * drop.low:.1f})"
+            yield (
+                f"{drop.of} is under-trained: {model.name} scores {above}, so that a share of its score is no measure; "
+                "train it longer, or with another learning rate"
+            )
 
 
 def _best_teacher(answer: Answer, by_name: dict[str, Answer], ranking: dict[str, float]) -> Answer | None:
@@ -183,10 +289,16 @@ def _scored(answer: Answer, by_name: dict[str, Answer], ranking: dict[str, float
             None if together is None else retention(task.metric, ours, together.predictions, labels, together.name)
         ),
         drop=None if best is None else _drop(task.metric, ours, best, ranking[best.name] - ranking[answer.name], labels),
+        chance=_chance(answer.predictions, labels, task.metric),
         calibration=None if answer.logits is None else calibrate(answer.logits, labels),
         classes=class_scores(ours, labels, task.labels),
         confusion=confusion(ours, labels, len(task.labels)),
     )
+
+
+def _chance(predictions: Classes, labels: Classes, metric: str) -> Chance:
+    found = chance_test(predictions, labels, metric)
+    return Chance(majority=found.majority, p_value=found.p_value, at_chance=found.at_chance)
 
 
 def _drop(metric: str, ours: Classes, best: Answer, value: float, labels: Classes) -> Drop:
@@ -209,14 +321,15 @@ def _majority(task: Task, labels: Classes) -> ModelScore:
 def _recipes(answers: Sequence[Answer], models: Sequence[ModelScore], metric: str) -> list[RecipeScore]:
     """Runs that differ in their seed alone, the best mean first; empty where there is one run of each."""
     scores = {model.name: model.scores[metric] for model in models}
-    found: dict[str, dict[int, Answer]] = defaultdict(dict)
+    found: dict[tuple[Role, str], dict[int, Answer]] = defaultdict(dict)
     for answer in answers:
         if answer.recipe is not None and answer.seed is not None:
-            found[answer.recipe].setdefault(answer.seed, answer)
+            found[answer.role, answer.recipe].setdefault(answer.seed, answer)
     if all(len(of_seeds) < 2 for of_seeds in found.values()):
         return []
-    recipes = []
-    for name, of_seeds in found.items():
+    recipes: list[RecipeScore] = []
+    for (_, called), of_seeds in found.items():
+        name = unlike(called, {recipe.name for recipe in recipes})
         values = {seed: scores[of_seeds[seed].name] for seed in sorted(of_seeds)}
         numbers = np.array(list(values.values()))
         recipes.append(
@@ -327,12 +440,12 @@ def _single_seeds(recipes: Sequence[RecipeScore]) -> list[str]:
 
 def _repeated_seeds(answers: Sequence[Answer]) -> list[str]:
     """Runs that were made with the same seed of the same recipe."""
-    found: dict[tuple[str, int], list[str]] = defaultdict(list)
+    found: dict[tuple[Role, str, int], list[str]] = defaultdict(list)
     for answer in answers:
         if answer.recipe is not None and answer.seed is not None:
-            found[answer.recipe, answer.seed].append(answer.name)
+            found[answer.role, answer.recipe, answer.seed].append(answer.name)
     return [
         f"{' and '.join(names)}: the same recipe with the same seed ({seed}), of which the first counts"
-        for (_, seed), names in found.items()
+        for (_, _, seed), names in found.items()
         if len(names) > 1
     ]

@@ -71,6 +71,43 @@ class ClassScore(_Part):
     f1: float
 
 
+class Chance(_Part):
+    """Whether a model's score can be told from guessing.
+
+    Attributes:
+        majority: what always answering the most frequent class of these labels scores.
+        p_value: how often the same predictions in random order score as well (one-sided permutation test).
+        at_chance: no better than that at the 5 % level, or no more accurate than the most frequent class.
+    """
+
+    majority: float
+    p_value: float
+    at_chance: bool
+
+
+class Unscored(_Part):
+    """A model that has no score, because its outputs are not finite.
+
+    Attributes:
+        name, role, kind, run, path: as of :class:`ModelScore`.
+        not_finite: for how many samples they are infinite or NaN.
+        rows: how many samples there are.
+    """
+
+    name: str
+    role: Role
+    kind: Kind
+    run: str | None = None
+    path: str | None = None
+    not_finite: int
+    rows: int
+
+    @property
+    def sentence(self) -> str:
+        """That it has no score, and why."""
+        return f"{self.name} has no score: its outputs are not finite for {self.not_finite} of {self.rows} samples"
+
+
 class ModelScore(_Part):
     """One model.
 
@@ -84,11 +121,12 @@ class ModelScore(_Part):
         path: where its files are.
         scores: metric → value, every metric that is defined for the task.
         interval: 95 % interval of the deciding metric, over samples.
-        parameters: of the whole model.
+        parameters: of the whole model with its head; of an ensemble, those of all its members.
         bytes: of its weights as they lie on the disk.
         retention: of the best teacher's score (of the same run).
         retention_of_ensemble: of the ensemble's.
         drop: below the best teacher.
+        chance: its score against guessing; None for the majority class itself.
         calibration: where there are logits.
         classes: per class, in the task's order.
         confusion: counts; a row for each gold class, in it a column for each answer.
@@ -106,6 +144,7 @@ class ModelScore(_Part):
     retention: Retention | None = None
     retention_of_ensemble: Retention | None = None
     drop: Drop | None = None
+    chance: Chance | None = None
     calibration: Calibration | None = None
     classes: list[ClassScore] = []
     confusion: list[list[int]] = []
@@ -155,7 +194,8 @@ class GateResult(_Part):
     Attributes:
         gate: as it was asked for, such as ``--min-retention 0.98:bound``.
         model: which model.
-        value: what was held against the limit: the figure, or the unfavourable end of its 95 % interval.
+        value: what was held against the limit: the figure, or the unfavourable end of its 95 % interval; None where the model
+            has no score, which never passes.
         limit: the limit.
         passed: whether it holds.
         sentence: what was found.
@@ -163,7 +203,7 @@ class GateResult(_Part):
 
     gate: str
     model: str
-    value: float
+    value: float | None
     limit: float
     passed: bool
     sentence: str
@@ -180,11 +220,13 @@ class Evaluation(_Part):
         labels: class names, in order.
         metric: the metric that decides.
         models: the best student first, then what it is compared with.
+        unscored: models without a score, because their outputs are not finite; they are in no comparison, and no gate passes.
         differences: of pairs of models, on the same samples.
         agreements: of each model that is judged with its best teacher; with each of them where it is judged alone.
         recipes: runs that differ in their seed alone, the best mean first.
         recipe_differences: of pairs of recipes, over their seeds.
         gates: what was asked for, and whether it holds.
+        cautions: what puts a figure in doubt: a model at chance, a teacher that is under-trained, a model without a score.
         notes: what a reader should know.
     """
 
@@ -198,11 +240,13 @@ class Evaluation(_Part):
     labels: list[str]
     metric: str
     models: list[ModelScore]
+    unscored: list[Unscored] = []
     differences: list[ModelDifference] = []
     agreements: list[AgreementTable] = []
     recipes: list[RecipeScore] = []
     recipe_differences: list[RecipeDifference] = []
     gates: list[GateResult] = []
+    cautions: list[str] = []
     notes: list[str] = []
 
     def of(self, *roles: Role) -> list[ModelScore]:
@@ -216,7 +260,14 @@ class Evaluation(_Part):
     @property
     def judged(self) -> list[ModelScore]:
         """Whom the evaluation is about, and whom gates hold for: students; without any, models named; else teachers."""
-        return self.of("student") or self.of("model") or self.of("teacher")
+        return self.of(self.judged_role)
+
+    @property
+    def judged_role(self) -> Role:
+        """Whom the evaluation is about, whether they have a score or not."""
+        there = {model.role for model in (*self.models, *self.unscored)}
+        roles: tuple[Role, ...] = ("student", "model", "teacher")
+        return next((role for role in roles if role in there), "teacher")
 
     @property
     def best_teacher(self) -> ModelScore | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from kdcli.errors import Problem, RequestError
-from kdcli.evaluation.document import Evaluation, GateResult, ModelScore
+from kdcli.evaluation.document import Evaluation, GateResult, ModelScore, Unscored
 
 GateName = Literal["min-score", "min-retention", "max-drop", "max-ece"]
 GATES: tuple[GateName, ...] = get_args(GateName)
@@ -89,6 +89,13 @@ class Gate:
             sentence=f"--{self.name} {self.text}: {what} is {shown} on {evaluation.split}",
         )
 
+    def without_score(self, model: Unscored) -> GateResult:
+        """What becomes of the limit where a model has no score: it is not kept to."""
+        asked = f"--{self.name} {self.text}"
+        return GateResult(
+            gate=asked, model=model.name, value=None, limit=self.limit, passed=False, sentence=f"{asked}: {model.sentence}"
+        )
+
     def _found(self, evaluation: Evaluation, model: ModelScore) -> tuple[float, str]:
         """The figure, or the end of its interval, that is held against the limit; and what figure it is."""
         if self.name == "min-score":
@@ -106,7 +113,7 @@ class Gate:
                 Problem(
                     f"--{self.name}",
                     "needs a teacher with a score to compare with",
-                    found=f"{model.name} has none here",
+                    found="; ".join([f"{model.name} has none here", *(each.sentence for each in evaluation.unscored)]),
                     remedy="--teachers FOLDER",
                 )
             )
@@ -146,4 +153,6 @@ def with_gates(evaluation: Evaluation, gates: Sequence[Gate]) -> Evaluation:
         RequestError: a figure that a gate needs is not there.
     """
     results = [gate.check(evaluation, model) for model in evaluation.judged for gate in gates]
+    without = [model for model in evaluation.unscored if model.role == evaluation.judged_role]
+    results += [gate.without_score(model) for model in without for gate in gates]
     return evaluation.model_copy(update={"gates": results})

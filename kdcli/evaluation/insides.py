@@ -26,7 +26,7 @@ from kdcli.losses.attention import LOWEST_LOG
 from kdcli.losses.layers import matched_tokens
 from kdcli.models.capture import blocks, serves
 from kdcli.models.output import Output, Wanted
-from kdcli.models.student import STUDENT, StudentLearner
+from kdcli.models.student import STUDENT, STUDENT_NAME, StudentLearner
 from kdcli.models.teachers import Teacher
 
 MOST_TOKENS = 2048
@@ -44,7 +44,7 @@ def insides_of(
     device: torch.device,
     maps: Mapping[str, Mapping[int, int]],
     split: str,
-    student_name: str = STUDENT,
+    student_name: str = STUDENT_NAME,
     batch_size: int = EVALUATION_BATCH,
 ) -> Insides:
     """Compare all layers of a student with all layers of each teacher; the models are left on the device, not training.

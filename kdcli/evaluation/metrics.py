@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcli.data.task import METRICS
-from kdcli.errors import Problem, RequestError
+from kdcli.errors import Problem, RequestError, RunFailedError
+from kdcli.models.finite import rows_not_finite
 
 Classes = NDArray[np.int64]
 
@@ -51,9 +52,25 @@ def _correlation(metric: str, predictions: Classes, labels: Classes) -> float:
 
 
 def scores(logits: NDArray[np.float32], labels: Classes, classes: Sequence[str]) -> dict[str, float]:
-    """Every metric that is defined for classes of these names. Shapes: logits [n, C], labels [n]."""
-    predictions = logits.argmax(-1)
+    """Every metric that is defined for classes of these names. Shapes: logits [n, C], labels [n].
+
+    Raises:
+        RunFailedError: logits are not finite, so that there is no score.
+    """
+    predictions = predicted(logits)
     return {metric: score(metric, predictions, labels) for metric in metrics_of(classes)}
+
+
+def predicted(logits: NDArray[np.float32]) -> Classes:
+    """The class [n] with the largest logit; every score of logits [n, C] is of these.
+
+    Raises:
+        RunFailedError: some are not finite: the largest of NaN is always the first, which no model has said.
+    """
+    broken = rows_not_finite(logits)
+    if len(broken):
+        raise RunFailedError(f"outputs are not finite for {len(broken)} of {len(logits)} samples, so that they have no score")
+    return np.asarray(logits.argmax(-1), dtype=np.int64)
 
 
 def metrics_of(classes: Sequence[str]) -> list[str]:

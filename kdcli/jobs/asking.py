@@ -20,18 +20,18 @@ from kdcli.data.tokens import tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.errors import Problem, RequestError, did_you_mean
-from kdcli.evaluation.comparison import ENSEMBLE, Answer, check_answer, ensemble
+from kdcli.evaluation.comparison import ENSEMBLE, Answer, check_answer, ensemble, unlike
 from kdcli.evaluation.document import Kind, Role
 from kdcli.export.gate import Texts, answers
 from kdcli.export.names import precision_of
 from kdcli.export.sessions import check_provider, open_session
 from kdcli.export.sessions import run as run_session
 from kdcli.jobs.run_folder import RunFolder
-from kdcli.jobs.targets import Target, TargetKind, unlike
-from kdcli.jobs.teachers import answers_of, load_teachers, trained_folder
+from kdcli.jobs.targets import Target, TargetKind
+from kdcli.jobs.teachers import answers_of, load_teachers, refuse_outputs_not_finite, trained_folder
 from kdcli.models.checkpoints import SHARED_HEAD, Checkpoint, Reference, describe, fetch_weights, parse_references
 from kdcli.models.loading import load_classifier, load_tokenizer, text_limit
-from kdcli.models.student import STUDENT, StudentLearner
+from kdcli.models.student import STUDENT, STUDENT_NAME, StudentLearner
 from kdcli.models.teachers import Teacher
 from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import DISTILL, Plan, TeacherPlan
@@ -113,25 +113,37 @@ class Questions:
         return [*self._students(run, plan, teachers, names, files=False), *teachers]
 
     def model(self, target: Target) -> Answer:
-        """A checkpoint, a teacher under a shared head, an ONNX file or a table of predictions."""
+        """A checkpoint, a teacher under a shared head, an ONNX file or a table of predictions, which the user has named.
+
+        Raises:
+            RequestError: its outputs are not finite, or its classes are not the task's.
+        """
         self.events.emit(WorkStarted(f"asking {target.name}"))
-        return {
+        found = {
             "checkpoint": self._checkpoint,
             "teacher": self._cofinetuned,
             "onnx": self._onnx,
             "predictions": self._predictions,
         }[target.kind](target)
+        if found.logits is not None:
+            refuse_outputs_not_finite(str(target.path), found.logits, self.rows.source)
+        return found
 
     def named_teachers(self, text: str, known: Collection[str]) -> list[Answer]:
-        """Teachers that were named on their own, and with several of them their ensemble; ``known`` names are taken."""
-        found = []
+        """Teachers that were named on their own, and with several of them their ensemble.
+
+        Args:
+            text: as ``--teachers`` takes it.
+            known: names that teachers of runs have.
+        """
+        found: list[Answer] = []
         for reference in parse_references(text, "--teachers"):
             described = describe(reference)
             folder = fetch_weights(described)
             kind: TargetKind = "checkpoint" if described.shared_head is None else "teacher"
             answer = self.model(Target(unlike(reference.name, known), folder, kind))
             found.append(replace(answer, role="teacher"))
-        return [*found, ensemble(unlike(ENSEMBLE, known), found)] if len(found) > 1 else found
+        return [*found, ensemble(_ensemble_name(found) if known else ENSEMBLE, found)] if len(found) > 1 else found
 
     def _students(self, run: RunFolder, plan: Plan, teachers: Sequence[Answer], names: _Names, *, files: bool) -> list[Answer]:
         length = self.max_length or plan.recipe.training.max_length
@@ -177,8 +189,7 @@ class Questions:
             found.append(_answer(called(planned.name), "teacher", "checkpoint", ordered, size, folder, run=run.path.name))
         given = [answer for answer, planned in zip(found, plan.teachers, strict=True) if planned.kind != "assistant"]
         if len(given) > 1:
-            members = " and ".join(answer.name for answer in given)
-            found.append(ensemble(together or f"{ENSEMBLE} of {members}", given, run.path.name))
+            found.append(ensemble(together or _ensemble_name(given), given, run.path.name))
         return found
 
     def _checkpoint(self, target: Target) -> Answer:
@@ -203,8 +214,6 @@ class Questions:
         session = open_session(target.path, torch.get_num_threads(), self.onnx_device)
         read_by = Texts.of(load_tokenizer(folder), self.rows.samples, length or self.max_length or text_limit(found))
         logits = answers(lambda inputs: run_session(session, inputs), read_by)
-        if not np.isfinite(logits).all():
-            raise RequestError(Problem(str(target.path), "answers with numbers that are not finite"))
         answer = _answer(target.name, "model", "onnx", logits[:, order], None, target.path)
         return replace(answer, bytes=target.path.stat().st_size)
 
@@ -247,7 +256,7 @@ class Questions:
 class _Names:
     """What the students of a run are called, and which recipe and seed they are of."""
 
-    student: str = STUDENT
+    student: str = STUDENT_NAME
     alone: str = "without teachers"
     recipe: str | None = None
     seed: int | None = None
@@ -257,7 +266,7 @@ class _Names:
 
     def said(self, role: Role) -> str:
         """The name in a sentence."""
-        if self.student != STUDENT:
+        if self.student != STUDENT_NAME:
             return self.of(role)
         return "the student" if role == "student" else "the student without teachers"
 
@@ -290,6 +299,10 @@ def classifier_answers(folder: Path, rows: Split, max_length: int, device: torch
     samples = Samples(rows.labels, {STUDENT: view}, {}, leading=STUDENT)
     logits = predict(StudentLearner(model), samples, EVALUATION_BATCH, device)[STUDENT]
     return logits, sum(parameter.numel() for parameter in model.parameters())
+
+
+def _ensemble_name(members: Sequence[Answer]) -> str:
+    return f"{ENSEMBLE} of {' and '.join(answer.name for answer in members)}"
 
 
 def _answer(name: str, role: Role, kind: Kind, logits: Logits, size: int | None, path: Path, run: str | None = None) -> Answer:

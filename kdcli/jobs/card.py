@@ -254,7 +254,7 @@ def _taking_part(plan: Plan) -> list[TeacherPlan]:
     """Who teaches the student, or whose weights it began with."""
     if asks_teachers(DISTILL, plan.recipe):
         return plan.teachers
-    return [teacher for teacher in plan.teachers if teacher.name == plan.student_or_fail.source]
+    return [teacher for teacher in plan.teachers if teacher.name == plan.student_or_fail.cut_from]
 
 
 def _is_on_hub(teacher: TeacherPlan) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from kdcli.data.alignment import align
@@ -36,6 +35,7 @@ from kdcli.jobs.teachers import (
     dev_scores,
     load_teachers,
     out_of_fold_answers,
+    refuse_outputs_not_finite,
     refuse_weak_teachers,
     train_teachers,
     trained_folder,
@@ -55,6 +55,7 @@ from kdcli.models.student import (
     student_config,
 )
 from kdcli.models.teachers import Ensemble, Teacher
+from kdcli.plan.hardware import teachers_dtype
 from kdcli.plan.plan import DISTILL, HopPlan, Plan, StudentPlan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
@@ -85,7 +86,7 @@ def distill(
 
     Raises:
         RequestError: the request is wrong; nothing was written.
-        GateError: a teacher is at chance.
+        GateError: a teacher or an assistant is at chance.
         InterruptedRunError: a signal asked to stop; ``resume`` goes on.
     """
     with opened(request, out, resume, events, cache_limit) as open_run:
@@ -96,13 +97,16 @@ def distill(
             train_teachers(open_run)
             teachers = load_teachers(plan, run, plan.given_teachers)
         logits = _teachers_on_dev(open_run, teachers)
-        refuse_weak_teachers(logits, open_run.prepared.task, bool(plan.request["allow_weak_teachers"]), open_run.events)
+        allow_weak = bool(plan.request["allow_weak_teachers"])
+        refuse_weak_teachers(logits, open_run.prepared.task, allow_weak, open_run.events)
         unseen = out_of_fold_answers(open_run) if teachers else {}
         for hop in plan.hops:
             _train_hop(open_run, hop, teachers, logits, unseen)
             if hop.name != DISTILL:
                 assistant = load_teachers(plan, run, [plan.teacher(hop.name)])
-                logits |= _teachers_on_dev(open_run, assistant)
+                said = _teachers_on_dev(open_run, assistant)
+                refuse_weak_teachers(said, open_run.prepared.task, allow_weak, open_run.events, assistants=True)
+                logits |= said
                 teachers += assistant
         _train_baseline(open_run)
         task, device = open_run.prepared.task, open_run.trainer.accelerator.device
@@ -124,17 +128,12 @@ def _teachers_on_dev(open_run: OpenRun, teachers: Sequence[Teacher]) -> dict[str
     if teachers:
         open_run.events.emit(WorkStarted("asking the teachers about the dev split"))
     device, length = open_run.trainer.accelerator.device, plan.recipe.training.max_length
-    return {
-        teacher.name: answers_of(
-            teacher,
-            trained_folder(plan.teacher(teacher.name), open_run.folder),
-            task.dev,
-            length,
-            device,
-            EVALUATION_BATCH,
-        )
-        for teacher in teachers
-    }
+    found = {}
+    for teacher in teachers:
+        folder = trained_folder(plan.teacher(teacher.name), open_run.folder)
+        found[teacher.name] = answers_of(teacher, folder, task.dev, length, device, EVALUATION_BATCH)
+        refuse_outputs_not_finite(f"teacher {teacher.name}", found[teacher.name], task.dev.source)
+    return found
 
 
 def _train_hop(
@@ -156,7 +155,6 @@ def _train_hop(
     train = _samples(plan, task.lessons, hop.student, [teacher.name for teacher in asked], unseen)
     _say_alignment(train, open_run.events)
     device = open_run.trainer.accelerator.device
-    dtype = torch.float32 if plan.precision == "fp32" else torch.bfloat16
     stages, projections = make_stages(plan, hop, ranking)
     title = (
         f"distilling {hop.name} ({hop.student.reference})"
@@ -164,7 +162,7 @@ def _train_hop(
         else ("distilling the student" if plan.distills else "training the student on hard labels alone")
     )
     built = _build(plan, run, hop.student, hop.student.weights)
-    ensemble = Ensemble(asked, dtype).to(device) if asked else None
+    ensemble = Ensemble(asked, teachers_dtype(plan.precision)).to(device) if asked else None
     with teaching(open_run, ensemble, train, stages) as asking:
         _train(open_run, hop.name, title, built, hop.student, stages, train, folder, asking, projections)
 
@@ -193,8 +191,8 @@ def _build(plan: Plan, run: RunFolder, student: StudentPlan, weights: str) -> Bu
     from transformers import AutoConfig
 
     described = folder
-    if student.source in plan.teacher_names:
-        teacher = plan.teacher(student.source)
+    if student.cut_from is not None:
+        teacher = plan.teacher(student.cut_from)
         trained = weights == "finetuned" or teacher.kind == "assistant"
         folder = trained_folder(teacher, run) if trained else weights_folder(teacher)
         described = folder if teacher.kind == "assistant" else described

@@ -24,7 +24,7 @@ from kdcli.jobs.insides import measure_insides, suggested_recipe
 from kdcli.jobs.preparation import load_task_of
 from kdcli.jobs.proof import kept_insides, write_comparison, write_proof
 from kdcli.jobs.run_folder import RunFolder, refuse_unwritable
-from kdcli.jobs.targets import Target, find_targets, recipe_names, unlike
+from kdcli.jobs.targets import Target, find_targets, recipe_names
 from kdcli.plan.hardware import resolve_device
 from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import DISTILL, Plan
@@ -182,7 +182,11 @@ def _refuse_other_classes(task: Task, targets: Sequence[Target], plans: dict[str
 
 
 def _answers(questions: Questions, request: EvaluateRequest, targets: Sequence[Target], plans: dict[str, Plan]) -> list[Answer]:
-    """What all models say: runs with their teachers, then models, which are held against all teachers that there are."""
+    """What all models say: runs with their teachers, then the teachers that were named, then other models.
+
+    A run's student is held against its own teachers and those that were named; any other model against the named ones alone,
+    but for what lies in a run's folder, which is the run's.
+    """
     runs = [target for target in targets if target.kind == "run"]
     read = {target: questions.model(target) for target in targets if target.kind == "predictions"}
     answers = (
@@ -190,26 +194,21 @@ def _answers(questions: Questions, request: EvaluateRequest, targets: Sequence[T
         if len(runs) == 1
         else _answers_of_runs(questions, runs, plans)
     )
+    named: list[Answer] = []
     if request.teachers is not None:
-        named = questions.named_teachers(request.teachers, {answer.name for answer in answers})
-        more = tuple(answer.name for answer in named if answer.role == "teacher")
-        taught = ("student", "without-teachers", "export")
-        answers = [replace(one, teachers=one.teachers + more) if one.role in taught else one for one in answers] + named
-    teachers = tuple(answer.name for answer in answers if answer.role == "teacher")
-    together = [answer.name for answer in answers if answer.role == "ensemble"]
+        named = questions.named_teachers(request.teachers, {answer.name for answer in answers if answer.role == "teacher"})
+    more = tuple(answer.name for answer in named if answer.role == "teacher")
+    together = next((answer.name for answer in named if answer.role == "ensemble"), None)
+    taught = ("student", "without-teachers", "export")
+    answers = [replace(one, teachers=one.teachers + more) if one.role in taught else one for one in answers]
+    of_runs = {Path(one.path).resolve().parent: one for one in answers if one.role == "student" and one.path is not None}
     for target in targets:
         if target.kind != "run":
-            known = {answer.name for answer in answers}
             answer = read.get(target) or questions.model(target)
-            answers.append(
-                replace(
-                    answer,
-                    name=unlike(target.name, known),
-                    teachers=teachers,
-                    ensemble=together[0] if len(together) == 1 else None,
-                )
-            )
-    return answers
+            own = next((of_runs[folder] for folder in target.path.resolve().parents if folder in of_runs), None)
+            teachers, mean = (more, together) if own is None else (own.teachers, own.ensemble)
+            answers.append(replace(answer, teachers=teachers, ensemble=mean))
+    return [*answers, *named]
 
 
 def _answers_of_runs(questions: Questions, runs: Sequence[Target], plans: dict[str, Plan]) -> list[Answer]:
@@ -220,8 +219,8 @@ def _answers_of_runs(questions: Questions, runs: Sequence[Target], plans: dict[s
         seen = {answer.path: answer.name for answer in answers if answer.role == "teacher" and answer.path is not None}
         run = RunFolder(target.path)
         found = questions.run_among_others(run, plans[target.name], target.name, recipe, seen)
-        known = {answer.name for answer in answers}
-        answers += [answer for answer in found if answer.name not in known]
+        known = {(answer.role, answer.name) for answer in answers}
+        answers += [answer for answer in found if (answer.role, answer.name) not in known]
     return answers
 
 

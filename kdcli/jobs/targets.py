@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
 from kdcli.data.readers import SUFFIXES
 from kdcli.errors import Problem, RequestError
+from kdcli.evaluation.comparison import unlike
 from kdcli.export.names import precision_of
 from kdcli.jobs.run_folder import find_run
 from kdcli.models.checkpoints import SHARED_HEAD
@@ -20,6 +21,7 @@ from kdcli.plan.plan import Plan
 
 TargetKind = Literal["run", "checkpoint", "teacher", "onnx", "predictions"]
 _ONNX = ".onnx"
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ def find_targets(words: Sequence[str]) -> list[Target]:
     found: list[Target] = []
     problems: list[Problem] = []
     for word in words:
-        name, path = _named(word)
         try:
+            name, path = _named(word)
             opened = list(_opened(path))
         except RequestError as error:
             problems += error.problems
@@ -72,9 +74,18 @@ def find_targets(words: Sequence[str]) -> list[Target]:
 
 def _named(word: str) -> tuple[str | None, Path]:
     name, equals, path = word.partition("=")
-    if equals and path and not Path(word).exists():
-        return name, Path(path)
-    return None, Path(word)
+    if not equals or not path or Path(word).exists():
+        return None, Path(word)
+    if not name.strip() or not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise RequestError(
+            Problem(
+                word[:_LONGEST_NAME],
+                "the name before the = cannot be shown in a table",
+                f"1 to {_LONGEST_NAME} printable characters",
+                f"{len(name)} characters" if len(name) > _LONGEST_NAME else repr(name),
+            )
+        )
+    return name, Path(path)
 
 
 def _opened(path: Path) -> Iterator[Target]:
@@ -177,9 +188,3 @@ def _but_for_the_seed(plan: Plan) -> str:
     request = {key: value for key, value in plan.request.items() if key not in ("seed", "device", "track")}
     teachers = [] if plan.task.starter else [teacher.fingerprint for teacher in plan.given_teachers]
     return json.dumps([request, plan.recipe.model_dump(mode="json", by_alias=True), plan.precision, teachers], sort_keys=True)
-
-
-def unlike(name: str, known: Collection[str]) -> str:
-    """The name, with a number behind it where others have it already."""
-    candidates = (name if number == 1 else f"{name} ({number})" for number in count(1))
-    return next(candidate for candidate in candidates if candidate not in known)

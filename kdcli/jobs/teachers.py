@@ -17,7 +17,7 @@ from kdcli.data.tokens import TokenView, tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.engine.phase import Phase, Scores, Stage
-from kdcli.errors import GateError
+from kdcli.errors import GateError, Problem, RequestError
 from kdcli.evaluation.chance import against_chance
 from kdcli.evaluation.metrics import scores
 from kdcli.files import whole_folder
@@ -26,6 +26,7 @@ from kdcli.jobs.opening import OpenRun
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.losses.labels import HardLabelsTerm
 from kdcli.models.checkpoints import Reference, describe, fetch_weights
+from kdcli.models.finite import rows_not_finite
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_encoder, load_tokenizer
 from kdcli.models.teachers import CofinetunedTeachers, Teacher
@@ -33,6 +34,7 @@ from kdcli.plan.plan import COFINETUNE, Plan, TeacherPlan
 from kdcli.plan.stages import steps
 
 _FOLDS_SEED = 0
+_LOGITS_OF = "logits of "  # a teacher may be called as one of numpy's own arguments
 
 
 def train_teachers(open_run: OpenRun) -> None:
@@ -119,7 +121,7 @@ def out_of_fold_answers(open_run: OpenRun) -> dict[str, NDArray[np.float32]]:
             _answer_fold(open_run, number, folds, others, held_out, path)
         with np.load(path) as kept:
             for name in answers:
-                answers[name][held_out] = kept[name]
+                answers[name][held_out] = kept[f"{_LOGITS_OF}{name}"]
     return answers
 
 
@@ -132,11 +134,13 @@ def _answer_fold(
     open_run.events.emit(WorkStarted(f"asking about fold {number}"))
     samples = _samples(task.train.select(held_out), tokenizers, plan)
     logits = predict(learner.eval(), samples, EVALUATION_BATCH, open_run.trainer.accelerator.device)
+    for teacher, values in logits.items():
+        refuse_outputs_not_finite(f"teacher {teacher} without fold {number}", values, task.train.source)
 
     def save() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **logits)  # type: ignore[arg-type]
+        np.savez(partial, **{f"{_LOGITS_OF}{name}": values for name, values in logits.items()})  # type: ignore[arg-type]
         partial.replace(path)
 
     open_run.once(save)
@@ -179,27 +183,51 @@ def answers_of(
     return answers[teacher.name]
 
 
-def refuse_weak_teachers(logits: Mapping[str, NDArray[np.float32]], task: Task, allow: bool, events: Events) -> None:
-    """Stop before anything is distilled from a teacher that does not know the task.
+def refuse_outputs_not_finite(name: str, logits: NDArray[np.float32], source: str) -> None:
+    """Refuse a model whose outputs [n, C] say nothing for some of the samples: it has no score, and nothing can learn from it.
 
     Raises:
-        GateError: a teacher is at chance on the dev split, and weak teachers were not allowed.
+        RequestError: with how many of them.
+    """
+    broken = rows_not_finite(logits)
+    if len(broken):
+        raise RequestError(
+            Problem(
+                name,
+                f"its outputs are not finite for {len(broken)} of {len(logits)} samples, so that it has no score",
+                "numbers",
+                f"NaN or infinite outputs, first for row {broken[0] + 1} of {source}",
+                "another checkpoint; this one was broken in training, or when it was converted",
+            )
+        )
+
+
+def refuse_weak_teachers(
+    logits: Mapping[str, NDArray[np.float32]], task: Task, allow: bool, events: Events, assistants: bool = False
+) -> None:
+    """Stop before anything is distilled from a teacher, or an assistant, that does not know the task.
+
+    Raises:
+        GateError: one is at chance on the dev split, and weak teachers were not allowed.
     """
     assert task.dev.labels is not None
     weak = []
     for name, values in logits.items():
         test = against_chance(values, task.dev.labels, task.metric)
         text = (
-            f"teacher {name} is at chance on dev: {task.metric} {test.score:.4f}, majority class {test.majority:.4f}, "
-            f"p = {test.p_value:.2f} against its own answers shuffled"
+            f"{'assistant' if assistants else 'teacher'} {name} is at chance on dev: {task.metric} {test.score:.4f}, majority "
+            f"class {test.majority:.4f}, p = {test.p_value:.2f} against its own predictions shuffled"
         )
         if test.at_chance:
             weak.append(text)
     if weak and not allow:
+        remedy = "the assistants (--epochs, --set training.learning_rate=…), a larger assistant (--set assistants=…)"
+        if not assistants:
+            remedy = "the teachers (--teacher-epochs, --set teachers.cofinetune.learning_rate=…), other teachers"
         raise GateError(
             "\n".join(weak)
-            + "\n  a student cannot learn the task from it\n  try       more epochs or another learning rate for the teachers "
-            "(--teacher-epochs, --set teachers.cofinetune.learning_rate=…), other teachers, or --allow-weak-teachers to go on"
+            + "\n  a student cannot learn the task from it\n  try       more epochs or another learning rate for "
+            + f"{remedy}, or --allow-weak-teachers to go on"
         )
     for text in weak:
         events.emit(Note(text, warning=True))

@@ -63,11 +63,11 @@ class HiddenTerm(LayerTerm):
         for teacher, rows in self.pairs.items():
             end = self.sides[teacher]
             for pair in rows.items() if end is not None else ():
-                place = f"-{pair[0]}-{pair[1]}" if share == "per-layer" else ""
+                place = f"/{pair[0]}-{pair[1]}" if share == "per-layer" else ""
                 begin, goal = student_width, teacher_widths[teacher]
                 if end == "teacher":
                     begin, goal = goal, begin
-                self.projections[teacher, *pair] = bank.between(f"{self.name}-{end}-{teacher}{place}", begin, goal)
+                self.projections[teacher, *pair] = bank.between(f"{self.name}/{end}/{teacher}{place}", begin, goal)
 
     def units(self, batch: Batch, teacher: str) -> Tensor:
         if self.tokens == "all":

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
+from kdcli.models.named import NamedModules
 
-class Projections(nn.ModuleDict):
-    """All maps of a training by key, so that the terms of a later stage find those that an earlier one has trained."""
+
+class Projections(NamedModules):
+    """All maps of a training by key, so that the terms of a later stage find those that an earlier one has trained.
+
+    In a key a / stands between names, because no name holds one.
+    """
 
     def between(self, key: str, begin: int, end: int) -> nn.Linear:
         """The map of that key, from width ``begin`` to ``end``, without bias; made at the first call.
@@ -17,7 +22,7 @@ class Projections(nn.ModuleDict):
             found = self[key]
             assert isinstance(found, nn.Linear)
             same = tuple(found.weight.shape) == (end, begin)
-            return found if same else self.between(f"{key}-{begin}-{end}", begin, end)
+            return found if same else self.between(f"{key}/{begin}-{end}", begin, end)
         linear = nn.Linear(begin, end, bias=False)
         if begin == end:
             nn.init.eye_(linear.weight)

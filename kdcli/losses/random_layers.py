@@ -66,7 +66,7 @@ class RandomLayersTerm(Term):
             places, times = (1, count) if concatenated else (count, 1)
             for place in range(places):
                 for side, own in (("student", student_width), ("teacher", teacher_widths[teacher])):
-                    key = f"{self.name}-{teacher}-{side}-{place + 1}"
+                    key = f"{self.name}/{teacher}/{side}/{place + 1}"
                     self.projections[teacher, side, place] = bank.between(key, own * times, width)
         self.chosen: dict[str, list[int]] = {}
         self.begin(Moment())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ ALIASES: Mapping[str, str] = {
 SHARED_HEAD = "head.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HEAD_PREFIXES = ("classifier.", "pre_classifier.", "score.", "head.")
+_LONGEST_NAME = 64
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "tf_model.h5", "flax_model.msgpack")
 
 
@@ -87,20 +89,20 @@ def parse_references(text: str, flag: str) -> list[Reference]:
         raise RequestError(Problem(f"{flag} {text}", "names no model", f"{flag} bert,roberta"))
     names = [reference.name for reference in references]
     for name in names:
-        if name in _reserved_names():
-            raise RequestError(Problem(f"{flag} {text}", f"the name {name!r} is taken by kdcli itself", "another name"))
-        if names.count(name) > 1:
+        if len(name) > _LONGEST_NAME:
+            found = f"{len(name)} characters: {name[:20]}…"
+            raise RequestError(Problem(f"{flag} {text[:200]}", "a name is too long", f"{_LONGEST_NAME} characters", found))
+        alike = [other for other in names if _folded(other) == _folded(name)]  # where a disk does not tell A from a
+        if len(alike) > 1:
+            called = repr(name) if len(set(alike)) == 1 else " and ".join(map(repr, dict.fromkeys(alike)))
             raise RequestError(
-                Problem(f"{flag} {text}", f"two models are called {name!r}", "name=checkpoint with different names")
+                Problem(f"{flag} {text}", f"two models are called {called}", "name=checkpoint with different names")
             )
     return references
 
 
-def _reserved_names() -> set[str]:
-    """Names that a teacher cannot have: the student's, and what torch's containers of modules call their own parts."""
-    from torch import nn
-
-    return {"student", *dir(nn.ModuleDict())}
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def _expanded(part: str, flag: str) -> list[Reference]:

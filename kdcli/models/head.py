@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdcli.files import write_json
 from kdcli.models.checkpoints import SHARED_HEAD
+from kdcli.models.named import NamedModules
 from kdcli.recipe.schema import Pooling
 
 _WEIGHTS = "head.safetensors"
@@ -75,7 +76,7 @@ class SharedHead(nn.Module):
         super().__init__()
         self.widths, self.classes, self.kind = dict(widths), classes, pooling
         width = max(widths.values())
-        self.inputs = nn.ModuleDict(
+        self.inputs = NamedModules(
             {name: nn.Identity() if own == width else nn.Linear(own, width) for name, own in widths.items()}
         )
         self.pooling = make_pooling(pooling, width)

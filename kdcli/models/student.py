@@ -21,9 +21,11 @@ from kdcli.data.batching import Batch
 from kdcli.errors import Problem, RequestError
 from kdcli.models.capture import blocks, captured
 from kdcli.models.loading import load_encoder_and_gaps, quiet_transformers
+from kdcli.models.finite import refuse_weights_not_finite
 from kdcli.models.output import Output, Wanted
 
-STUDENT = "student"
+STUDENT = "<student>"  # keys a student beside its teachers; no name that a user can give has a <
+STUDENT_NAME = "student"
 _MOST_LAYERS, _LARGEST_WIDTH = 1000, 65_536
 _SIZE = re.compile(r"(\d+)L(?:-(\d+)H)?(?:-(\d+)A)?", re.IGNORECASE)
 _BELOW_BLOCKS = ("embedding", "relative_attention_bias", "encoder.LayerNorm")
@@ -155,7 +157,7 @@ def _source_name(name: str, chosen_layers: Sequence[int]) -> str:
 
 
 class StudentLearner(nn.Module):
-    """A classification model as the engine trains it: answers under the name ``student``.
+    """A classification model as the engine trains it: answers under :data:`STUDENT`.
 
     Args:
         model: the classification model.
@@ -211,7 +213,12 @@ def parameter_places(model: nn.Module) -> dict[str, int | str]:
 
 
 def save_student(model: nn.Module, tokenizer: Any, folder: Path, max_length: int) -> None:
-    """Write the student as transformers writes it, with a tokenizer that truncates where training did."""
+    """Write the student as transformers writes it, with a tokenizer that truncates where training did.
+
+    Raises:
+        RunFailedError: its weights are not finite.
+    """
+    refuse_weights_not_finite(model.named_parameters(), "the student")
     model.save_pretrained(folder)  # type: ignore[operator]
     ours = copy.deepcopy(tokenizer)
     ours.model_max_length = max_length

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from kdcli.data.batching import Batch
 from kdcli.models.capture import captured
+from kdcli.models.finite import refuse_weights_not_finite
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_classifier, load_encoder
+from kdcli.models.named import NamedModules
 from kdcli.models.output import Output, Wanted
 
 _NAMES = frozenset({"architectures", "dtype", "id2label", "label2id", "problem_type", "transformers_version"})  # change nothing
@@ -30,7 +32,7 @@ class CofinetunedTeachers(nn.Module):
 
     def __init__(self, encoders: Mapping[str, nn.Module], head: SharedHead) -> None:
         super().__init__()
-        self.encoders = nn.ModuleDict(encoders)
+        self.encoders = NamedModules(encoders)
         self.head = head
 
     def forward(self, batch: Batch, needs: Mapping[str, Wanted] | None = None) -> dict[str, Output]:
@@ -51,7 +53,12 @@ class CofinetunedTeachers(nn.Module):
         return {}
 
     def save(self, folder: Path, labels: tuple[str, ...], tokenizers: Mapping[str, Any]) -> None:
-        """Write each encoder so that ``AutoModel`` loads it, and the shared head beside them."""
+        """Write each encoder so that ``AutoModel`` loads it, and the shared head beside them.
+
+        Raises:
+            RunFailedError: weights are not finite.
+        """
+        refuse_weights_not_finite(self.named_parameters(), "the co-finetuned teachers")
         for name, encoder in self.encoders.items():
             encoder.save_pretrained(folder / name)  # type: ignore[operator]
             tokenizers[name].save_pretrained(folder / name)
@@ -142,7 +149,7 @@ class Ensemble(nn.Module):
 
     def __init__(self, teachers: Iterable[Teacher], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.teachers = nn.ModuleDict({teacher.name: teacher for teacher in teachers})
+        self.teachers = NamedModules({teacher.name: teacher for teacher in teachers})
         self.to(dtype)
 
     def members(self) -> list[Teacher]:

@@ -16,7 +16,7 @@ from kdcli.plan.plan import StudentPlan
 from kdcli.recipe.document import KeyPath
 from kdcli.recipe.layers import LayerMapError, named_map, resolve
 from kdcli.recipe.loading import LoadedRecipe
-from kdcli.recipe.schema import AS_LARGE_AS_TEACHER, SCRATCH
+from kdcli.recipe.schema import AS_LARGE_AS_TEACHER, FIRST_TEACHER, SCRATCH
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _student_from_checkpoint(text: str, where: str, labels: Sequence[str], weigh
         raise
     size = Size(found.layers, found.width, found.heads)
     rows = list(range(1, found.layers + 1))
-    return _blueprint(text, "checkpoint", found, size, rows, "pretrained", labels)
+    return _blueprint(text, "checkpoint", "checkpoint", found, size, rows, "pretrained", labels)
 
 
 def _student_from_teacher(
@@ -105,14 +105,14 @@ def _student_from_teacher(
 ) -> Blueprint:
     init = loaded.recipe.student.init
     by_name = {checkpoint.name: checkpoint for checkpoint in teachers}
-    source = by_name.get(init.source, teachers[0])
+    source = teachers[0] if init.source in (FIRST_TEACHER, SCRATCH) else by_name.get(init.source, teachers[0])
     if size.heads is not None and (size.width or source.width) % size.heads:
         raise RequestError(Problem(where, f"{size.heads} heads do not divide the width {size.width or source.width}"))
     resized = size.width not in (None, source.width) or size.heads not in (None, source.heads)
     if init.source == SCRATCH or resized:
-        return _blueprint(text, SCRATCH, source, size, [], init.weights, labels)
+        return _blueprint(text, "scratch", SCRATCH, source, size, [], init.weights, labels)
     rows = _copied_layers(size.layers, source, loaded, where)
-    return _blueprint(text, source.name, source, size, rows, init.weights, labels)
+    return _blueprint(text, "teacher", source.name, source, size, rows, init.weights, labels)
 
 
 def _copied_layers(count: int, source: Checkpoint, loaded: LoadedRecipe, where: str) -> list[int]:
@@ -170,6 +170,7 @@ def _matched_layers(count: int, source: Checkpoint, loaded: LoadedRecipe) -> lis
 
 def _blueprint(
     text: str,
+    kind: Literal["teacher", "checkpoint", "scratch"],
     source_name: str,
     source: Checkpoint,
     size: Size,
@@ -187,6 +188,7 @@ def _blueprint(
         ) from error
     plan = StudentPlan(
         reference=text,
+        kind=kind,
         source=source_name,
         source_folder=str(source.folder.resolve()) if rows else None,
         tokenizer_folder=str(source.folder.resolve()),

@@ -63,7 +63,7 @@ def plan_hops(
         assistant = None if size is None else plan_student(size, there, now, labels, loaded, problems)
         if assistant is None:
             return hops
-        name = f"assistant-{place + 1}"
+        name = _assistant_name(place, given)
         hops.append(_hop(name, assistant, now, given, loaded, rows_per_epoch, problems))
         now = [assistant.as_teacher(name, labels)]
     if loaded.recipe.assistants:
@@ -72,6 +72,14 @@ def plan_hops(
             return hops
         last = again
     return [*hops, _hop(DISTILL, last, now, given, loaded, rows_per_epoch, problems)]
+
+
+def _assistant_name(place: int, given: Sequence[str]) -> str:
+    """``assistant-1``; where the user has called a teacher so, a name that is not taken."""
+    name = f"assistant-{place + 1}"
+    while name in given:
+        name = f"own-{name}"
+    return name
 
 
 def _hop(

@@ -35,6 +35,11 @@ def resolve_precision(name: str, device: torch.device, where: str = "") -> Liter
     return "bf16" if has_bf16_instructions() else "fp32"
 
 
+def teachers_dtype(precision: Literal["fp32", "bf16", "fp16"]) -> torch.dtype:
+    """What frozen teachers compute in while a student learns from them: what the plan says, of weights and states alike."""
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
 def has_bf16_instructions() -> bool:
     """Whether this CPU multiplies bf16 matrices in hardware (AVX512-BF16 or AMX)."""
     cpu: Any = torch.cpu

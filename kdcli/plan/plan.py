@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from kdcli.recipe.schema import Loss, Recipe, Until
 
@@ -49,7 +49,8 @@ class StudentPlan(_Part):
 
     Attributes:
         reference: as the user asked for it.
-        source: name of the teacher that it is cut from, ``scratch`` or ``checkpoint``.
+        kind: whether it is cut from a teacher, is a checkpoint, or begins with random weights.
+        source: name of the teacher that it is cut from; else the kind.
         source_folder: where the copied weights are (pre-trained ones), or None.
         copied_layers: for student layer 1, 2, … the source's layer.
         parameters: of the whole model with its head.
@@ -57,6 +58,7 @@ class StudentPlan(_Part):
     """
 
     reference: str
+    kind: Literal["teacher", "checkpoint", "scratch"]
     source: str
     source_folder: str | None
     tokenizer_folder: str
@@ -69,6 +71,20 @@ class StudentPlan(_Part):
     vocabulary: int
     parameters: int
     layer_parameters: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_kind(cls, given: Any) -> Any:
+        """Plans of earlier versions have no kind."""
+        if isinstance(given, dict) and "kind" not in given and "source" in given:
+            kind = given["source"] if given["source"] in ("checkpoint", "scratch") else "teacher"
+            return {"kind": kind, **given}
+        return given
+
+    @property
+    def cut_from(self) -> str | None:
+        """Name of the teacher that it is cut from, if it is."""
+        return self.source if self.kind == "teacher" else None
 
 
 class TermPlan(_Part):

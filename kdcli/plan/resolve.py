@@ -44,7 +44,7 @@ from kdcli.plan.terms import refuse_unknown
 from kdcli.recipe import catalogue, loading
 from kdcli.recipe.document import KeyPath
 from kdcli.recipe.loading import LoadedRecipe
-from kdcli.recipe.schema import SCRATCH, HardLabels, LossBlock, Recipe, Relational, SoftLabels, by_error_without_labels
+from kdcli.recipe.schema import HardLabels, LossBlock, Recipe, Relational, SoftLabels, by_error_without_labels
 
 _SAMPLED_ROWS = 256
 _RATE_FROM_SCRATCH = 5e-4
@@ -399,7 +399,7 @@ def _notes(teachers: Sequence[TeacherPlan], loaded: LoadedRecipe, hops: Sequence
             "without teachers"
         )
     rate = loaded.recipe.training.learning_rate
-    if hops and hops[-1].plan.student.source == SCRATCH and rate < _RATE_FROM_SCRATCH:
+    if hops and hops[-1].plan.student.kind == "scratch" and rate < _RATE_FROM_SCRATCH:
         notes.append(
             f"the student starts from random weights, for which a learning rate of {rate:g} is low: "
             f"--learning-rate {_RATE_FROM_SCRATCH:g} or more learns faster"

@@ -120,7 +120,7 @@ def test_the_fresh_head_and_the_projections_have_kinds_of_their_own(objective: O
         "learner.model.classifier.bias",
     }
     assert {name for name, kind in kinds.items() if kind == "projection"} == {
-        f"projections.hidden-mse-teacher-{name}-{ours}-{theirs}.weight"
+        f"projections.hidden-mse/teacher/{name}/{ours}-{theirs}.weight"
         for name, rows in PAIRS.items()
         for ours, theirs in rows.items()
     }

@@ -52,7 +52,7 @@ def lower_layer(bank: Projections) -> list[Term]:
     return [HiddenMseTerm({"roberta": {1: 3}}, 32, WIDTHS, bank, "teacher")]
 
 
-LOWER = "projections.hidden-mse-teacher-roberta-1-3.weight"
+LOWER = "projections.hidden-mse/teacher/roberta/1-3.weight"
 PARTS = [Part(2, lower_layer), Part(2, labels_alone), Part(2, both_layers)]
 
 

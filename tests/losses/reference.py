@@ -224,8 +224,8 @@ def random_layers(
             if concatenated:
                 ours, theirs = [np.concatenate(ours)], [np.concatenate(theirs)]
             for place, (one, other) in enumerate(zip(ours, theirs, strict=True), start=1):
-                one = matrices[f"{name}-{teacher}-student-{place}"] @ one
-                other = matrices[f"{name}-{teacher}-teacher-{place}"] @ other
+                one = matrices[f"{name}/{teacher}/student/{place}"] @ one
+                other = matrices[f"{name}/{teacher}/teacher/{place}"] @ other
                 found.append(len(one) * square_of_directions(one, other))
         values.append(np.mean(found))
     return np.array(values)

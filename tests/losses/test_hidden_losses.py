@@ -148,17 +148,17 @@ def test_one_matrix_per_pair_of_layers_or_one_per_teacher(side: Side) -> None:
     HiddenMseTerm(PAIRS, 6, WIDTHS, by_layer, side)
     HiddenMseTerm(PAIRS, 6, WIDTHS, by_teacher, side, "per-teacher")
     assert {key: matrix.shape for key, matrix in matrices(by_layer).items()} == {
-        f"hidden-mse-{side}-{name}-{row}-{there}": shape[name] for name, rows in PAIRS.items() for row, there in rows.items()
+        f"hidden-mse/{side}/{name}/{row}-{there}": shape[name] for name, rows in PAIRS.items() for row, there in rows.items()
     }
     assert {key: matrix.shape for key, matrix in matrices(by_teacher).items()} == {
-        f"hidden-mse-{side}-{name}": shape[name] for name in PAIRS
+        f"hidden-mse/{side}/{name}": shape[name] for name in PAIRS
     }
 
 
 def test_only_the_teachers_that_are_named_get_a_matrix() -> None:
     bank = Projections()
     HiddenMseTerm(PAIRS, 6, {"bert": 6, "roberta": 3}, bank, {"bert": None, "roberta": "teacher"}, "per-teacher")
-    assert list(bank) == ["hidden-mse-teacher-roberta"]
+    assert list(bank) == ["hidden-mse/teacher/roberta"]
     none = Projections()
     HiddenMseTerm(PAIRS, 6, SAME_WIDTHS, none)
     assert not list(none)

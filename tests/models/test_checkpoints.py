@@ -174,7 +174,18 @@ def test_a_hub_model_that_is_not_here_is_refused_with_the_way_to_fetch_it() -> N
         describe(reference("kdcli-tests/no-such-model"))
 
 
-@pytest.mark.parametrize("name", ["student", "train", "keys"])
-def test_name_that_is_taken_is_refused(name: str) -> None:
-    with pytest.raises(RequestError, match=f"{name!r} is taken"):
+@pytest.mark.parametrize("name", ["student", "train", "keys", "ensemble", "assistant-1", "baseline", "latest", "scratch"])
+def test_no_name_is_kept_for_kdcli_itself(name: str) -> None:
+    assert [reference.name for reference in parse_references(f"{name}=./somewhere", "--teachers")] == [name]
+
+
+@pytest.mark.parametrize("names", [("bert", "BERT"), ("\u00e9", "e\u0301x"[:-1]), ("one", "one")])
+def test_names_that_a_disk_may_not_tell_apart_are_refused(names: tuple[str, str]) -> None:
+    with pytest.raises(RequestError, match="two models are called|is not name=checkpoint"):
+        parse_references(",".join(f"{name}=./{row}" for row, name in enumerate(names)), "--teachers")
+
+
+@pytest.mark.parametrize("name", ["a.b", "a/b", "..", "a b", "a\nb", "\x1b[31m", "", "x" * 65])
+def test_names_that_make_no_folder_are_refused(name: str) -> None:
+    with pytest.raises(RequestError):
         parse_references(f"{name}=./somewhere", "--teachers")
