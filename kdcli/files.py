@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 _NUMBERS = re.compile(r"\[\n\s*(-?[\d.][-+.\deE]*(?:,\s+-?[\d.][-+.\deE]*)*)\n\s*\]")
+_NOT_SHOWN = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
 
 
 @contextmanager
@@ -62,6 +64,9 @@ def write_json(path: Path, value: Any) -> None:
 def json_text(value: Any) -> str:
     """A JSON document to read: indented, lists of numbers on one line.
 
+    What JSON has no word for (NaN, infinity) is null; characters that a terminal would obey, and halves of characters, are
+    escaped.
+
     >>> print(json_text({"confusion": [[1, 2], [3, 4]]}))
     {
       "confusion": [
@@ -70,5 +75,13 @@ def json_text(value: Any) -> str:
       ]
     }
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    text = _NOT_SHOWN.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(_without_nan(value), indent=2, ensure_ascii=False))
     return _NUMBERS.sub(lambda match: "[" + ", ".join(part.strip() for part in match[1].split(",")) + "]", text)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(part) for key, part in value.items()}
+    return [_without_nan(part) for part in value] if isinstance(value, list | tuple) else value

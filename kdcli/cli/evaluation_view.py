@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from kdcli.cli.rendering import Column, column_table, size_text, title_line, without_room
+from kdcli.cli.rendering import Column, column_tables, title_line
+from kdcli.evaluation.report.words import parameters_text
 
 if TYPE_CHECKING:
     from kdcli.evaluation.document import AgreementTable, Evaluation, ModelScore, Retention
@@ -23,16 +24,16 @@ def evaluation_view(evaluation: Evaluation, width: int) -> list[RenderableType]:
     """Scores, what differences are worth, what was inherited, calibration, gates that hold; as much of it as there is."""
     parts: list[RenderableType] = [
         title_line(f"{evaluation.task}, {evaluation.split} split, {evaluation.rows} rows"),
-        _scores(evaluation, width),
+        *_scores(evaluation, width),
     ]
     if evaluation.recipes:
-        parts += [Text(""), title_line("recipes, over their seeds"), _recipes(evaluation, width)]
+        parts += [Text(""), title_line("recipes, over their seeds"), *_recipes(evaluation, width)]
     if evaluation.recipe_differences:
         parts += _differences(evaluation.recipe_differences, width)
     if evaluation.differences:
         parts += _differences(evaluation.differences, width)
     if len(evaluation.judged) == 1:
-        parts += _agreement(evaluation.agreements[0]) if evaluation.agreements else []
+        parts += _agreement(evaluation.agreements[0], width) if evaluation.agreements else []
         parts += _calibration(evaluation.judged[0])
     if any(gate.passed for gate in evaluation.gates):
         parts.append(Text(""))
@@ -40,29 +41,52 @@ def evaluation_view(evaluation: Evaluation, width: int) -> list[RenderableType]:
     return parts
 
 
-def _scores(evaluation: Evaluation, width: int) -> RenderableType:
+def _scores(evaluation: Evaluation, width: int) -> list[RenderableType]:
     models = _shown(evaluation)
     second = "accuracy" if evaluation.metric != "accuracy" else "macro-f1"
-    kept = [_share(model.retention) for model in models]
     columns = [
         Column("model", [_label(model) for model in models]),
         Column(evaluation.metric, [f"{model.scores[evaluation.metric]:.4f}" for model in models]),
-        Column("95 % interval", [f"{model.interval[0]:.3f}–{model.interval[1]:.3f}" for model in models], 5),
+        Column("95 % interval", [f"{model.interval[0]:.3f}–{model.interval[1]:.3f}" for model in models]),
     ]
     if second in models[0].scores:
-        columns.append(Column(second, [f"{model.scores[second]:.4f}" for model in models], 3))
+        columns.append(Column(second, [f"{model.scores[second]:.4f}" for model in models]))
+    kept = [model.retention for model in models]
     if any(kept):
-        ranges = ["" if not one.retention else f"{one.retention.low:.1%}–{one.retention.high:.1%}" for one in models]
-        columns += [Column("of best teacher", kept), Column("95 % of that", ranges, 2)]
+        ranges = ["" if one is None else f"{one.low:.1%}–{one.high:.1%}" for one in kept]
+        columns += [Column("of best teacher", [_share(one) for one in kept]), Column("95 % of that", ranges)]
     ensemble = [_share(model.retention_of_ensemble) for model in models]
     if any(ensemble):
-        columns.append(Column("of ensemble", ensemble, 1))
-    columns.append(Column("params", [size_text(model.parameters) for model in models], 4))
+        columns.append(Column("of ensemble", ensemble))
+    columns.append(Column("params", ["" if one.parameters is None else parameters_text(one.parameters) for one in models]))
     sizes = [model.bytes for model in models]
-    columns.append(Column("MB", ["" if size is None else f"{size / 1e6:.1f}" for size in sizes], 0))
-    left_out = without_room(columns, width)
+    columns.append(Column("MB", ["" if size is None else f"{size / 1e6:.1f}" for size in sizes]))
     styles = {_label(model): _STYLES.get(model.role, "") for model in models}
-    return column_table([column for column in columns if column not in left_out], ("model",), styles)
+    left = len(evaluation.models) - len(models)
+    return [
+        *column_tables(columns, ("model",), styles, width),
+        *([Text(f"{left} more models in --json", style="dim")] if left else []),
+        *(Text(line, style="dim") for line in _references(models)),
+        *(Text(f"{model.name}: no score", style="bold yellow") for model in evaluation.unscored),
+        *(Text(f"{text}.", style="yellow") for text in evaluation.cautions),
+    ]
+
+
+def _references(models: Sequence[ModelScore]) -> Iterator[str]:
+    """Whose score the shares of a table are shares of, model by model where it is not the same one."""
+    kinds = {
+        "of best teacher": {model.name: model.retention for model in models},
+        "of ensemble": {model.name: model.retention_of_ensemble for model in models},
+    }
+    for column, kept in kinds.items():
+        of: dict[str, list[str]] = {}
+        for name, share in kept.items():
+            if share is not None:
+                of.setdefault(share.of, []).append(name)
+        if len(of) == 1:
+            yield f"{column}: of {next(iter(of))}"
+        elif of:
+            yield f"{column}: " + "; ".join(f"{', '.join(names)} of {reference}" for reference, names in of.items())
 
 
 def _shown(evaluation: Evaluation) -> list[ModelScore]:
@@ -73,18 +97,17 @@ def _shown(evaluation: Evaluation) -> list[ModelScore]:
     return [model for model in wanted if model is not None] or evaluation.models
 
 
-def _recipes(evaluation: Evaluation, width: int) -> RenderableType:
+def _recipes(evaluation: Evaluation, width: int) -> list[RenderableType]:
     rows = evaluation.recipes
     columns = [
         Column("recipe", [recipe.name for recipe in rows]),
         Column("seeds", [str(len(recipe.scores)) for recipe in rows]),
         Column(f"mean {evaluation.metric}", [f"{recipe.mean:.4f}" for recipe in rows]),
         Column("deviation", ["–" if recipe.deviation is None else f"{recipe.deviation:.4f}" for recipe in rows]),
-        Column("lowest", [f"{min(recipe.scores.values()):.4f}" for recipe in rows], 1),
-        Column("highest", [f"{max(recipe.scores.values()):.4f}" for recipe in rows], 1),
+        Column("lowest", [f"{min(recipe.scores.values()):.4f}" for recipe in rows]),
+        Column("highest", [f"{max(recipe.scores.values()):.4f}" for recipe in rows]),
     ]
-    left_out = without_room(columns, width)
-    return column_table([column for column in columns if column not in left_out], ("recipe",), {})
+    return column_tables(columns, ("recipe",), {}, width)
 
 
 def _differences(found: Sequence[Difference], width: int) -> list[RenderableType]:
@@ -92,15 +115,11 @@ def _differences(found: Sequence[Difference], width: int) -> list[RenderableType
     columns = [
         Column("compared", [f"{one.ours} − {one.theirs}" for one in shown]),
         Column("points", [f"{100 * one.difference:+.1f}" for one in shown]),
-        Column("95 % interval", [f"{100 * one.low:+.1f} to {100 * one.high:+.1f}" for one in shown], 3),
+        Column("95 % interval", [f"{100 * one.low:+.1f} to {100 * one.high:+.1f}" for one in shown]),
         Column("p", [f"{one.p_value:.3f}" if one.p_value >= 0.001 else "<0.001" for one in shown]),
-        Column("shown", ["yes" if one.significant else "no" for one in shown], 2),
-        Column(
-            "can show from", ["–" if one.smallest is None else f"{100 * one.smallest:.1f} points" for one in shown], 1
-        ),
-    ]  # fmt: skip
-    left_out = without_room(columns, width)
-    table = column_table([column for column in columns if column not in left_out], ("compared",), {})
+        Column("shown", ["yes" if one.significant else "no" for one in shown]),
+        Column("can show from", ["–" if one.smallest is None else f"{100 * one.smallest:.1f} points" for one in shown]),
+    ]
     tests = "; ".join(dict.fromkeys(f"{one.test}, because {one.why}" for one in shown))
     together = max(one.comparisons for one in found)
     among = f" P-values after Holm's correction for {together} comparisons." if together > 1 else ""
@@ -108,13 +127,13 @@ def _differences(found: Sequence[Difference], width: int) -> list[RenderableType
     return [
         Text(""),
         title_line("what the differences are worth"),
-        table,
+        *column_tables(columns, ("compared",), {}, width),
         Text(f"{tests}.{among}{left}", style="dim"),
         *([Text(found[0].limit, style="dim")] if len(found) == 1 else []),
     ]
 
 
-def _agreement(found: AgreementTable) -> list[RenderableType]:
+def _agreement(found: AgreementTable, width: int) -> list[RenderableType]:
     rows = found.both_right + found.lost + found.gained + found.both_wrong
     columns = [
         Column("", [f"{found.teacher} right", f"{found.teacher} wrong"]),
@@ -132,7 +151,7 @@ def _agreement(found: AgreementTable) -> list[RenderableType]:
     return [
         Text(""),
         title_line(f"what was inherited from {found.teacher}; {found.changed} answers changed"),
-        column_table(columns, ("",), {}),
+        *column_tables(columns, ("",), {}, width),
         Text(slices, style="dim"),
     ]
 
@@ -157,4 +176,5 @@ def _count(count: int, rows: int) -> str:
 
 
 def _label(model: ModelScore) -> str:
-    return f"teacher {model.name}" if model.role == "teacher" else model.name
+    already = model.role != "teacher" or model.name.startswith("teacher ")
+    return model.name if already else f"teacher {model.name}"

@@ -6,25 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from kdcli.cli.rendering import Column, column_table, title_line, without_room
+from kdcli.cli.rendering import Column, column_tables, title_line
 
 if TYPE_CHECKING:
     from kdcli.export.latency import Latency
     from kdcli.export.variants import Variant
     from kdcli.jobs.export import Export
 
-_NAMES = ("model", "engine")
+_NAMES = ("file", "model", "engine")
 
 
 def export_view(done: Export, width: int) -> list[RenderableType]:
     """The files that were written and how good they are, then how fast."""
     columns = _file_columns(done)
-    left_out = without_room(columns, width)
-    table = _table([column for column in columns if column not in left_out])
-    parts: list[RenderableType] = [title_line("files, held against the model on dev"), table]
+    parts: list[RenderableType] = [title_line("files, held against the model on dev"), *_tables(columns, width)]
     parts += [
         Text(f"{variant.precision} was deleted: {variant.broken}", style="yellow")
         for variant in done.variants
@@ -60,25 +57,23 @@ def _file_columns(done: Export) -> list[Column]:
         Column("file", [one.precision for one in rows]),
         Column("kept", ["no" if one.broken else "yes" for one in rows]),
         Column("MB", [f"{one.bytes / 1e6:.1f}" for one in rows]),
-        Column("MB resident", resident, 2),
-        Column(metric, [cell(one, "score") for one in rows], 6),
-        Column("95 % interval", [cell(one, "interval") for one in rows], 3),
+        Column("MB resident", resident),
+        Column(metric, [cell(one, "score") for one in rows]),
+        Column("95 % interval", [cell(one, "interval") for one in rows]),
         Column("points lost", [cell(one, "drop") for one in rows]),
-        Column("same class", [cell(one, "same") for one in rows], 4),
-        Column("logits differ", [cell(one, "difference") for one in rows], 1),
+        Column("same class", [cell(one, "same") for one in rows]),
+        Column("logits differ", [cell(one, "difference") for one in rows]),
     ]
 
 
 def latency_tables(latencies: Sequence[Latency], machine: Mapping[str, Any], width: int) -> list[RenderableType]:
-    """A table per shape, fastest first, and a line about the machine; as many columns as ``width`` has room for."""
+    """A table per shape, fastest first, and a line about the machine; side by side as far as ``width`` has room."""
     from kdcli.export.latency import by_shape
 
-    tables = {shape: _columns(rows) for shape, rows in by_shape(latencies).items()}
-    left_out = {column.name for columns in tables.values() for column in without_room(columns, width)}
     parts: list[RenderableType] = []
-    for (batch, length), columns in tables.items():
+    for (batch, length), rows in by_shape(latencies).items():
         title = title_line(f"milliseconds per batch at batch {batch}, length {length}")
-        parts += [title, _table([column for column in columns if column.name not in left_out]), Text("")]
+        parts += [title, *_tables(_columns(rows), width), Text("")]
     return [*parts, Text(_about(machine), style="dim")] if parts else []
 
 
@@ -90,18 +85,18 @@ def _columns(rows: Sequence[Latency]) -> list[Column]:
         Column("model", [row.model for row in rows]),
         Column("engine", [row.engine for row in rows]),
         Column("p50", [three_figures(row.p50_ms) for row in rows]),
-        Column("95 % interval", ["–".join(map(three_figures, row.interval_ms)) for row in rows], 2),
-        Column("p90", [three_figures(row.p90_ms) for row in rows], 4),
-        Column("p99", [three_figures(row.p99_ms) for row in rows], 1),
-        Column("samples/s", [three_figures(row.samples_per_second) for row in rows], 3),
+        Column("95 % interval", ["–".join(map(three_figures, row.interval_ms)) for row in rows]),
+        Column("p90", [three_figures(row.p90_ms) for row in rows]),
+        Column("p99", [three_figures(row.p99_ms) for row in rows]),
+        Column("samples/s", [three_figures(row.samples_per_second) for row in rows]),
         Column("speed-up", [f"{slowest / row.p50_ms:.1f}×" for row in rows]),
     ]
     joules = [three_figures(row.joules * 1e3) for row in rows if row.joules is not None]
-    return [*columns, Column("mJ", joules, 0)] if len(joules) == len(rows) else columns
+    return [*columns, Column("mJ", joules)] if len(joules) == len(rows) else columns
 
 
-def _table(columns: Sequence[Column]) -> Table:
-    return column_table(columns, _NAMES, {"student": "bold green"})
+def _tables(columns: Sequence[Column], width: int) -> list[RenderableType]:
+    return column_tables(columns, _NAMES, {"student": "bold green"}, width)
 
 
 def _about(machine: Mapping[str, Any]) -> str:

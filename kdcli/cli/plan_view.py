@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from kdcli.cli.progress import clock
-from kdcli.cli.rendering import plain_table, size_text
+from kdcli.cli.rendering import Column, column_tables
+from kdcli.evaluation.report.words import parameters_text
 
 if TYPE_CHECKING:
     from kdcli.plan.plan import HopPlan, Plan, StagePlan, StudentPlan, TeacherPlan, TermPlan
@@ -26,12 +26,11 @@ _BEGINNINGS = {
     "finetuned": "fine-tuned",
     "assistant": "trained on the way",
 }
-_FEW_COLUMNS = 90
 
 
 def plan_view(plan: Plan, width: int) -> list[RenderableType]:
-    """The whole plan: task, models, layer maps, stages, cost; with fewer columns on a terminal of little width."""
-    parts: list[RenderableType] = [_task_lines(plan), _models_table(plan, narrow=width < _FEW_COLUMNS)]
+    """The whole plan: task, models, layer maps, stages, cost."""
+    parts: list[RenderableType] = [_task_lines(plan), Group(*_models_tables(plan, width))]
     depths = {teacher.name: teacher.layers for teacher in plan.teachers}
     for hop in plan.hops:
         parts += layer_pictures(hop, depths)
@@ -65,14 +64,7 @@ def _task_lines(plan: Plan) -> RenderableType:
     return Text.from_markup("\n".join(lines))
 
 
-def _models_table(plan: Plan, narrow: bool) -> Table:
-    table = plain_table()
-    table.add_column("model")
-    table.add_column("type")
-    names = ("layers", "width", "params") if narrow else ("layers", "width", "heads", "vocab", "params")
-    for name in names:
-        table.add_column(name, justify="right")
-    table.add_column("begins as")
+def _models_tables(plan: Plan, width: int) -> list[RenderableType]:
     rows: list[tuple[str, TeacherPlan | StudentPlan, str]] = [
         (teacher.name if teacher.kind == "assistant" else f"teacher {teacher.name}", teacher, _BEGINNINGS[teacher.kind])
         for teacher in plan.teachers
@@ -81,11 +73,18 @@ def _models_table(plan: Plan, narrow: bool) -> Table:
         rows = [(f"source {teacher.name}", teacher, "asked nothing") for teacher in plan.teachers]
     if plan.student is not None:
         rows.append(("student", plan.student, plan.first_weights(plan.student)))
-    for label, model, beginning in rows:
-        sizes = [model.layers, model.width] if narrow else [model.layers, model.width, model.heads, model.vocabulary]
-        style = "bold green" if model is plan.student else ""
-        table.add_row(label, model.model_type, *map(str, sizes), size_text(model.parameters), beginning, style=style)
-    return table
+    labels, models, beginnings = zip(*rows, strict=True)
+    columns = [
+        Column("model", list(labels)),
+        Column("type", [model.model_type for model in models]),
+        Column("begins as", list(beginnings)),
+        Column("layers", [str(model.layers) for model in models]),
+        Column("width", [str(model.width) for model in models]),
+        Column("heads", [str(model.heads) for model in models]),
+        Column("vocab", [str(model.vocabulary) for model in models]),
+        Column("params", [parameters_text(model.parameters) for model in models]),
+    ]
+    return column_tables(columns, ("model", "type", "begins as"), {"student": "bold green"}, width)
 
 
 def layer_pictures(hop: HopPlan, depths: Mapping[str, int]) -> list[RenderableType]:

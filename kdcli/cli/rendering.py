@@ -12,8 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from kdcli.evaluation.report.words import harmless
+
 _WIDE = 110
 _GAP = 2
+_LEAST_NAME = 12
 
 
 def show(console: Console, *parts: RenderableType) -> None:
@@ -22,60 +25,83 @@ def show(console: Console, *parts: RenderableType) -> None:
 
 
 def recipe_table(recipes: Mapping[str, Any], default: str, width: int) -> Table:
-    """The shipped recipes: name, what each does, and where it is from, if there is room for that."""
+    """The shipped recipes: name, what each does, and where it is from, in a column of its own if there is room for that."""
     table = plain_table()
-    table.add_column("recipe", no_wrap=True)
+    table.add_column("recipe", overflow="fold")
     table.add_column("what it does", ratio=3)
-    if width >= _WIDE:
+    wide = width >= _WIDE
+    if wide:
         table.add_column("from", ratio=3, style="dim")
     for name, about in recipes.items():
         mine = name == default
-        summary = f"{about['summary']} (default)" if mine else about["summary"]
-        cells = [name, summary, about.get("paper", "")][: len(table.columns)]
-        table.add_row(*map(escape, cells), style="bold green" if mine else "")
+        summary, paper = f"{about['summary']} (default)" if mine else about["summary"], about.get("paper", "")
+        cells = [summary, paper] if wide else [f"{summary}\n{paper}" if paper else summary]
+        table.add_row(*(escape(harmless(cell)) for cell in (name, *cells)), style="bold green" if mine else "")
     return table
 
 
 @dataclass(frozen=True)
 class Column:
-    """Its cells, and its importance: where room is short the lowest goes first; None never goes."""
+    """Its name and its cells, one for each row."""
 
     name: str
     cells: list[str]
-    importance: int | None = None
 
     @property
     def width(self) -> int:
         """Cells of the terminal that it needs."""
-        return max(cell_len(text) for text in (self.name, *self.cells))
+        return max(cell_len(line) for text in (self.name, *self.cells) for line in harmless(text).split("\n"))
 
 
-def without_room(columns: Sequence[Column], width: int) -> list[Column]:
-    """Those that have to go where a table may be so wide, least important first."""
-    needed = sum(column.width + _GAP for column in columns) - _GAP
-    gone = []
-    for column in sorted((one for one in columns if one.importance is not None), key=lambda one: one.importance or 0):
-        if needed <= width:
-            break
-        gone.append(column)
-        needed -= column.width + _GAP
-    return gone
+def column_tables(
+    columns: Sequence[Column], names: Collection[str], styles: Mapping[str, str], width: int
+) -> list[RenderableType]:
+    """A table of columns, with all of them, however little ``width`` there is.
 
+    Columns called ``names`` say what a row is about; they are wrapped where they must be, figures never. Where not all figures
+    fit side by side, the table goes on below in another one with the same names; where not even one fits beside them, each row
+    becomes a list.
 
-def column_table(columns: Sequence[Column], names: Collection[str], styles: Mapping[str, str]) -> Table:
-    """A table of columns: those called ``names`` are wrapped where they must be, figures never.
-
-    ``styles`` are those of rows, by what stands in their first cell.
+    Args:
+        columns: those that say what a row is about, and figures.
+        names: which of them are wrapped.
+        styles: those of rows, by what stands in their first cell.
+        width: of the terminal.
     """
+    about = [column for column in columns if column.name in names]
+    figures = [column for column in columns if column.name not in names]
+    least = sum(min(column.width, max(_LEAST_NAME, width // (3 * len(about)))) + _GAP for column in about)
+    room = width - least
+    if any(column.width > room for column in figures):
+        return [_list_of(columns, row, styles) for row in range(len(columns[0].cells))]
+    groups: list[list[Column]] = [[]]
+    for column in figures:
+        if groups[-1] and sum(one.width + _GAP for one in (*groups[-1], column)) - _GAP > room:
+            groups.append([])
+        groups[-1].append(column)
+    tables: list[RenderableType] = []
+    for group in groups:
+        tables += [Text(""), _table([*about, *group], names, styles)] if tables else [_table([*about, *group], names, styles)]
+    return tables
+
+
+def _table(columns: Sequence[Column], names: Collection[str], styles: Mapping[str, str]) -> Table:
     table = plain_table()
     for column in columns:
         if column.name in names:
-            table.add_column(column.name, overflow="fold")
+            table.add_column(escape(harmless(column.name)), overflow="fold")
         else:
-            table.add_column(column.name, justify="right", no_wrap=True)
+            table.add_column(escape(harmless(column.name)), justify="right", no_wrap=True, min_width=column.width)
     for cells in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(*map(escape, cells), style=styles.get(cells[0], ""))
+        table.add_row(*(escape(harmless(cell)) for cell in cells), style=styles.get(cells[0], ""))
     return table
+
+
+def _list_of(columns: Sequence[Column], row: int, styles: Mapping[str, str]) -> Text:
+    """One row as lines of name and value."""
+    first, *others = columns
+    lines = [harmless(first.cells[row]), *(f"  {harmless(one.name)}: {harmless(one.cells[row])}" for one in others)]
+    return Text("\n".join(lines), style=styles.get(first.cells[row], ""), overflow="fold")
 
 
 def plain_table() -> Table:
@@ -86,10 +112,3 @@ def plain_table() -> Table:
 def title_line(text: str) -> Text:
     """What stands above a table."""
     return Text(text, style="italic")
-
-
-def size_text(parameters: int | None) -> str:
-    """A number of parameters: ``22.7M``, ``48k``."""
-    if parameters is None:
-        return ""
-    return f"{parameters / 1e6:.1f}M" if parameters >= 1e5 else f"{parameters / 1e3:.0f}k"

@@ -209,7 +209,9 @@ class StageRun:
         """The phase and the step at work, counted from 1, as messages begin."""
         return f"{self.phase.name}, step {self.steps_before + self.position.step + 1}"
 
-    def _not_finite(self, weights: Iterable[tuple[str, Tensor]], optimizer: Mapping[str, Any], window: Sequence[float]) -> list[str]:
+    def _not_finite(
+        self, weights: Iterable[tuple[str, Tensor]], optimizer: Mapping[str, Any], window: Sequence[float]
+    ) -> list[str]:
         """What of a state is not finite: names of weights, of the optimiser's moments, of the losses' window."""
         moments = (
             (f"{key} of parameter {row}", value)

@@ -11,17 +11,18 @@ _NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 
 def junit(evaluation: Evaluation) -> str:
-    """One test case per gate and model, and one per model for its score, which cannot fail."""
+    """One test case per gate and model, and one per model for its score, an error where it has none and else never a failure."""
     broken = [gate for gate in evaluation.gates if not gate.passed]
-    cases = len(evaluation.gates) + len(evaluation.judged)
-    root = ElementTree.Element("testsuites", tests=str(cases), failures=str(len(broken)), errors="0")
+    cases = len(evaluation.gates) + len(evaluation.judged) + len(evaluation.unscored)
+    errors = str(len(evaluation.unscored))
+    root = ElementTree.Element("testsuites", tests=str(cases), failures=str(len(broken)), errors=errors)
     suite = ElementTree.SubElement(
         root,
         "testsuite",
         name=_plain(f"kdcli evaluate {evaluation.task} {evaluation.split}"),
         tests=str(cases),
         failures=str(len(broken)),
-        errors="0",
+        errors=errors,
         skipped="0",
     )
     properties = ElementTree.SubElement(suite, "properties")
@@ -32,6 +33,10 @@ def junit(evaluation: Evaluation) -> str:
         low, high = model.interval
         output = ElementTree.SubElement(case, "system-out")
         output.text = f"{evaluation.metric} {model.scores[evaluation.metric]:.4f} (95 % interval {low:.4f} to {high:.4f})"
+    for without in evaluation.unscored:
+        case = ElementTree.SubElement(suite, "testcase", classname=_plain(without.name), name=evaluation.metric)
+        error = ElementTree.SubElement(case, "error", message=_plain(without.sentence), type="not-finite")
+        error.text = _plain(without.sentence)
     for gate in evaluation.gates:
         _add(suite, gate)
     ElementTree.indent(root)

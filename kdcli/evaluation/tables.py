@@ -6,18 +6,20 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from kdcli.data.task import Task
 from kdcli.evaluation.agreement import changed_rows
-from kdcli.evaluation.comparison import Answer
-from kdcli.evaluation.document import Evaluation
+from kdcli.evaluation.comparison import Answer, with_distinct_names
+from kdcli.evaluation.document import Evaluation, ModelScore
 from kdcli.files import whole_folder, write_text
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their full-width forms
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 Row = Mapping[str, Any]
+_LONGEST = 60
 
 
 def write_tables(folder: Path, task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> None:
@@ -36,8 +38,11 @@ def write_tables(folder: Path, task: Task, evaluation: Evaluation, answers: Sequ
 
 
 def _tables(task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> Iterator[tuple[str, Sequence[Row]]]:
-    split, by_name = task.splits[evaluation.split], {answer.name: answer for answer in answers}
-    yield "scores", [_score_row(evaluation, name) for name in (model.name for model in evaluation.models)]
+    split = task.splits[evaluation.split]
+    answers = [answer for answer in with_distinct_names(answers) if not answer.not_finite]
+    by_name = {answer.name: answer for answer in answers}
+    without = [{"model": each.name, "role": each.role, "not finite": each.not_finite} for each in evaluation.unscored]
+    yield "scores", [*(_score_row(evaluation, model) for model in evaluation.models), *without]
     yield "classes", [{"model": model.name, **one.model_dump()} for model in evaluation.models for one in model.classes]
     yield "differences", [difference.model_dump() for difference in evaluation.differences]
     yield (
@@ -49,23 +54,32 @@ def _tables(task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> It
         ],
     )
     yield "predictions", list(_predictions(task, evaluation, answers))
+    pairs: list[str] = []
     for table in evaluation.agreements:
         student, teacher = by_name[table.student].predictions, by_name[table.teacher].predictions
-        pair = f"{_plain(table.student)}-{_plain(table.teacher)}"
+        pair = _unlike(f"{_plain(table.student)}-{_plain(table.teacher)}", pairs)
+        pairs.append(pair)
         yield f"changed-{pair}", changed_rows(split, task.labels, teacher, student)
         yield f"slices-{pair}", [one.row() for one in table.slices]
 
 
-def _score_row(evaluation: Evaluation, name: str) -> Row:
-    model = evaluation.model(name)
+def _unlike(name: str, known: Sequence[str]) -> str:
+    """A file name that others have not, on disks too that do not tell A from a."""
+    taken = {each.casefold() for each in known}
+    numbered = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(each for each in numbered if each.casefold() not in taken)
+
+
+def _score_row(evaluation: Evaluation, model: ModelScore) -> Row:
     kept, of_all = model.retention, model.retention_of_ensemble
     calibration = model.calibration
     return {
-        "model": name,
+        "model": model.name,
         "role": model.role,
         **model.scores,
         f"{evaluation.metric} low": model.interval[0],
         f"{evaluation.metric} high": model.interval[1],
+        "best teacher": kept.of if kept else None,
         "of best teacher": kept.value if kept else None,
         "of best teacher low": kept.low if kept else None,
         "of best teacher high": kept.high if kept else None,
@@ -75,6 +89,8 @@ def _score_row(evaluation: Evaluation, name: str) -> Row:
         "ece": calibration.ece if calibration else None,
         "nll": calibration.nll if calibration else None,
         "temperature": calibration.temperature if calibration else None,
+        "at chance": model.chance.at_chance if model.chance else None,
+        "not finite": 0,
         "path": model.path,
     }
 
@@ -96,7 +112,7 @@ def _csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # else a lone CR would end a row
     writer.writerow(map(_cell, rows[0]))
-    writer.writerows([_cell(row[name]) for name in rows[0]] for row in rows)
+    writer.writerows([_cell(row.get(name)) for name in rows[0]] for row in rows)
     return text.getvalue()
 
 
@@ -109,4 +125,4 @@ def _cell(value: Any) -> Any:
 
 def _plain(name: str) -> str:
     """A name as part of a file name."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
+    return re.sub(r"[^\w.-]+", "-", name)[:_LONGEST].strip("-.") or "model"

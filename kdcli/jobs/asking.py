@@ -30,6 +30,7 @@ from kdcli.jobs.run_folder import RunFolder
 from kdcli.jobs.targets import Target, TargetKind
 from kdcli.jobs.teachers import answers_of, load_teachers, refuse_outputs_not_finite, trained_folder
 from kdcli.models.checkpoints import SHARED_HEAD, Checkpoint, Reference, describe, fetch_weights, parse_references
+from kdcli.models.head import parameters_of
 from kdcli.models.loading import load_classifier, load_tokenizer, text_limit
 from kdcli.models.student import STUDENT, STUDENT_NAME, StudentLearner
 from kdcli.models.teachers import Teacher
@@ -298,7 +299,7 @@ def classifier_answers(folder: Path, rows: Split, max_length: int, device: torch
     view = tokenise(rows, load_tokenizer(folder), max_length)
     samples = Samples(rows.labels, {STUDENT: view}, {}, leading=STUDENT)
     logits = predict(StudentLearner(model), samples, EVALUATION_BATCH, device)[STUDENT]
-    return logits, sum(parameter.numel() for parameter in model.parameters())
+    return logits, parameters_of(model)
 
 
 def _ensemble_name(members: Sequence[Answer]) -> str:

@@ -12,6 +12,7 @@ from kdcli import __version__
 from kdcli.data.task import DEV
 from kdcli.evaluation.document import AgreementTable, Evaluation, ModelScore, Retention
 from kdcli.evaluation.power import LEVEL
+from kdcli.evaluation.report.words import harmless, parameters_text
 from kdcli.plan.plan import DISTILL, Plan, StagePlan, TeacherPlan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
@@ -102,7 +103,7 @@ def _what_it_is(plan: Plan) -> str:
     return f"""# {student.layers}-layer {student.model_type} student for {_plain(plan.task.name)}
 
 {made} with kdcli {__version__}, recipe {_code(plan.recipe.name)}, seed {plan.request["seed"]}. {begin}
-{student.layers} layers, width {student.width}, {student.heads} attention heads, {_millions(student.parameters)} parameters."""
+{student.layers} layers, width {student.width}, {student.heads} attention heads, {parameters_text(student.parameters)} parameters."""
 
 
 def _teachers(plan: Plan) -> str:
@@ -112,7 +113,7 @@ def _teachers(plan: Plan) -> str:
             teacher.model_type,
             str(teacher.layers),
             str(teacher.width),
-            _millions(teacher.parameters),
+            parameters_text(teacher.parameters),
             f"[{teacher.reference}](https://huggingface.co/{teacher.reference})" if _is_on_hub(teacher) else "",
             _KINDS[teacher.kind],
         ]
@@ -164,6 +165,7 @@ def _scores(evaluation: Evaluation) -> str:
     if shared:
         header.append("of the teachers together")
         rows = [[*row, _share(model.retention_of_ensemble)] for row, model in zip(rows, evaluation.models, strict=True)]
+    rows += [[_plain(each.name), "", "no score", *[""] * (len(header) - 3)] for each in evaluation.unscored]
     others = [
         f"{metric} {value:.4f}"
         for student in evaluation.of("student")[:1]
@@ -173,14 +175,14 @@ def _scores(evaluation: Evaluation) -> str:
     more = f"\n\nThe student by other metrics: {', '.join(others)}." if others else ""
     return f"""### {evaluation.split} split
 
-{evaluation.metric} on {evaluation.rows} rows of {_plain(evaluation.task)}, fingerprint `{evaluation.fingerprint or "unknown"}`.
+{evaluation.metric} on {evaluation.rows} rows of {_plain(evaluation.task)}, fingerprint {_code(evaluation.fingerprint or "unknown")}.
 Intervals are over samples: what the same models may score on other texts of the same kind. Another seed is another model.
 
 {_table(header, rows)}{more}"""
 
 
 def _row(model: ModelScore, metric: str) -> list[str]:
-    size = "" if model.parameters is None else _millions(model.parameters)
+    size = "" if model.parameters is None else parameters_text(model.parameters)
     low, high = model.interval
     return [_plain(model.name), size, f"{model.scores[metric]:.4f}", f"{low:.4f} to {high:.4f}"]
 
@@ -218,6 +220,7 @@ def _limits(plan: Plan, evaluations: Sequence[Evaluation]) -> Iterator[str]:
     else:
         yield f"{chosen}" + (", so that its scores there flatter it a little." if DEV in splits else ".")
     for evaluation in evaluations:
+        yield from (f"On the {evaluation.split} split {_plain(caution)}." for caution in evaluation.cautions)
         for student in evaluation.of("student")[:1]:
             yield from _limits_seen(evaluation, student)
     yield (
@@ -280,11 +283,7 @@ def _plain(text: str) -> str:
 
 def _code(text: str) -> str:
     """Text on one line between backticks, of which it has none itself."""
-    return f"`{' '.join(text.split()).replace('`', chr(39))}`"
-
-
-def _millions(parameters: int) -> str:
-    return f"{parameters / 1e6:.1f}M"
+    return f"`{' '.join(harmless(text).split()).replace('`', chr(39))}`"
 
 
 def _slug(name: str) -> str:

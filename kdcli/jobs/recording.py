@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,14 @@ class MetricsFile:
             )
         elif isinstance(event, PhaseDone):
             seconds = {name: round(value, 4) for name, value in event.seconds.items()}
-            self._write("done", event.phase, None, score=event.score, seconds=seconds, samples=event.samples)
+            self._write(
+                "done",
+                event.phase,
+                None,
+                score=event.score if math.isfinite(event.score) else None,
+                seconds=seconds,
+                samples=event.samples,
+            )
 
     def _write(self, kind: str, phase: str, step: int | None, **more: Any) -> None:
         entry = {"kind": kind, "phase": phase, "step": step, "time": round(time.time(), 3), **more}

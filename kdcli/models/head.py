@@ -60,6 +60,30 @@ def make_pooling(kind: Pooling, width: int) -> nn.Module:
     return ClsPooling() if kind == "cls" else MeanPooling()
 
 
+def parameters_of(*modules: nn.Module) -> int:
+    """Parameters of a model, or of the parts that its outputs come from: the one way in which kdcli counts them."""
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def head_parameters(widths: Mapping[str, int], classes: int, pooling: Pooling) -> dict[str, int]:
+    """Teacher → parameters of the shared head that its outputs go through, before there is a head.
+
+    Args:
+        widths: of all teachers under it.
+        classes: C.
+        pooling: the kind of pooling.
+    """
+    with torch.device("meta"):
+        head = SharedHead(widths, classes, pooling)
+    return {name: parameters_of(*head.parts_of(name)) for name in widths}
+
+
+def saved_head_parameters(folder: Path) -> dict[str, int]:
+    """As :func:`head_parameters`, of the head that lies in a folder."""
+    about = json.loads((folder / SHARED_HEAD).read_text(encoding="utf-8"))
+    return head_parameters(about["widths"], len(about["labels"]), about["pooling"])
+
+
 class SharedHead(nn.Module):
     """One pooling layer and one prediction layer for all teachers.
 
@@ -88,6 +112,10 @@ class SharedHead(nn.Module):
         pooled = self.pooling(self.inputs[name](states), mask)
         logits: Tensor = self.prediction(self.dropout(pooled))
         return logits
+
+    def parts_of(self, name: str) -> list[nn.Module]:
+        """What of the head a teacher's outputs go through."""
+        return [self.inputs[name], self.pooling, self.prediction]
 
     def save(self, folder: Path, labels: tuple[str, ...]) -> None:
         """Write the head beside the teachers' folders, with what is needed to build it again."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdcli.data.batching import Batch
 from kdcli.models.capture import captured
 from kdcli.models.finite import refuse_weights_not_finite
-from kdcli.models.head import SharedHead
+from kdcli.models.head import SharedHead, parameters_of
 from kdcli.models.loading import load_classifier, load_encoder
 from kdcli.models.named import NamedModules
 from kdcli.models.output import Output, Wanted
@@ -94,12 +94,8 @@ class Teacher(nn.Module):
 
     @property
     def parameter_count(self) -> int:
-        """Parameters that take part in an answer."""
-        own = sum(parameter.numel() for parameter in self.model.parameters())
-        if self.head is None:
-            return own
-        parts = (self.head.inputs[self.name], self.head.pooling, self.head.prediction)
-        return own + sum(parameter.numel() for part in parts for parameter in part.parameters())
+        """Parameters that take part in its outputs, those of its head among them."""
+        return parameters_of(self.model, *([] if self.head is None else self.head.parts_of(self.name)))
 
     def fingerprint(self) -> str:
         """Of all that decides what it says of given tokens: configuration, weights, their type, head and class order."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from kdcli.models.capture import serves
+from kdcli.models.head import parameters_of
 from kdcli.models.output import KINDS
 
 _BY_HEART = frozenset({"bert", "roberta", "xlm-roberta"})
@@ -57,4 +58,4 @@ def _count(config: Any, classifier: bool) -> int:
 
     factory: Any = AutoModelForSequenceClassification if classifier else AutoModel
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in factory.from_config(config).parameters())
+        return parameters_of(factory.from_config(config))

@@ -25,7 +25,7 @@ class TeacherPlan(_Part):
         kind: ``cofinetune`` (a bare encoder, to be trained here), ``cofinetuned`` (with a shared head on disk),
             ``finetuned`` (with its own head) or ``assistant`` (a student of this run that teaches the next one).
         order: for each class of the task, the index of the teacher's output; None before co-finetuning.
-        parameters: of the whole checkpoint.
+        parameters: of all that its outputs come from, its head among them.
         same_tokens: its tokenizer is the student's.
     """
 

@@ -19,6 +19,7 @@ from kdcli.data.tokens import tokenise
 from kdcli.errors import Problem, Problems, RequestError
 from kdcli.models import checkpoints
 from kdcli.models.checkpoints import SHARED_HEAD, Checkpoint, Reference
+from kdcli.models.head import head_parameters, saved_head_parameters
 from kdcli.models.loading import load_tokenizer, quiet_transformers
 from kdcli.plan.architecture import parameter_count
 from kdcli.plan.blueprint import Blueprint, plan_student
@@ -74,7 +75,7 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
     loaded = load_recipe(request)
     found = _described(references, problems)
     problems.raise_if_any()
-    teachers = [_teacher(checkpoint, task, loaded, problems) for checkpoint in found]
+    teachers = _with_new_head([_teacher(checkpoint, task, loaded, problems) for checkpoint in found], task, loaded)
     for name in loaded.recipe.teachers.labels:
         refuse_unknown(name, ("teachers", "labels", name), [checkpoint.name for checkpoint in found], loaded, problems)
     hops: list[Hop] = []
@@ -212,10 +213,28 @@ def _teacher(checkpoint: Checkpoint, task: Task, loaded: LoadedRecipe, problems:
         width=checkpoint.width,
         heads=checkpoint.heads,
         vocabulary=checkpoint.vocabulary,
-        parameters=parameter_count(checkpoint.config, classifier=False),
+        parameters=parameter_count(checkpoint.config, classifier=kind == "finetuned") + _saved_head(checkpoint, kind),
         order=order,
         fingerprint=checkpoint.fingerprint,
     )
+
+
+def _saved_head(checkpoint: Checkpoint, kind: TeacherKind) -> int:
+    """Parameters of the shared head on disk that a co-finetuned teacher's outputs go through."""
+    if kind != "cofinetuned" or checkpoint.shared_head is None:
+        return 0
+    return saved_head_parameters(checkpoint.shared_head)[checkpoint.folder.name]
+
+
+def _with_new_head(teachers: list[TeacherPlan], task: Task, loaded: LoadedRecipe) -> list[TeacherPlan]:
+    """The teachers, those that are co-finetuned here with the parameters of the head that they will have."""
+    widths = {teacher.name: teacher.width for teacher in teachers if teacher.kind == "cofinetune"}
+    if not widths:
+        return teachers
+    heads = head_parameters(widths, len(task.labels), loaded.recipe.teachers.cofinetune.pooling)
+    return [
+        teacher.model_copy(update={"parameters": teacher.parameters + heads.get(teacher.name, 0)}) for teacher in teachers
+    ]
 
 
 def _kind_and_order(

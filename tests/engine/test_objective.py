@@ -151,7 +151,7 @@ def test_terms_compute_in_fp32_under_autocast(material: Material, objective: Obj
     batch, answers, _ = answered(material, objective)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         totals = objective(batch, answers)
-        logits = objective.learner(batch)["student"].logits
+        logits = objective.learner(batch)[STUDENT].logits
     assert logits.dtype == torch.bfloat16
     assert totals.dtype == torch.float32
     assert torch.allclose(totals, objective(batch, answers), rtol=0.05)

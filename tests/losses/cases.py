@@ -175,8 +175,8 @@ def hidden(
     def parts(moved: RandomSamples, matrices: Matrices) -> Array:
         def projected(teacher: str, student_layer: int, teacher_layer: int) -> tuple[str, Array] | None:
             end = side[teacher] if isinstance(side, Mapping) else side
-            place = f"-{student_layer}-{teacher_layer}" if share == "per-layer" else ""
-            return None if end is None else (end, matrices[f"hidden-{kind}-{end}-{teacher}{place}"])
+            place = f"/{student_layer}-{teacher_layer}" if share == "per-layer" else ""
+            return None if end is None else (end, matrices[f"hidden-{kind}/{end}/{teacher}{place}"])
 
         return reference.hidden(moved, PAIRS, distance, tokens, projected, layers, teachers)
 

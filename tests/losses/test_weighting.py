@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdcli.losses import weighting
+from kdcli.models.student import STUDENT
 from tests.losses import reference
 from tests.losses.random_samples import THREE, RandomSamples
 
@@ -33,7 +34,7 @@ sums_to_the_number_of_teachers = pytest.mark.parametrize("how", ["uniform", "sof
 def answers(samples: RandomSamples) -> tuple[Tensor, Tensor, Tensor]:
     """Teachers' logits, labels, student's logits."""
     teachers = torch.tensor(np.stack([samples.logits[name] for name in THREE]), dtype=torch.float32)
-    return teachers, torch.from_numpy(samples.labels), torch.tensor(samples.logits["student"], dtype=torch.float32)
+    return teachers, torch.from_numpy(samples.labels), torch.tensor(samples.logits[STUDENT], dtype=torch.float32)
 
 
 @every_way

@@ -17,7 +17,7 @@ from kdcli.evaluation.report.curves import read_phases
 from kdcli.evaluation.report.pictures import Point
 from kdcli.evaluation.report.slices import LostSlices, lost_slices, nowhere_clear
 from kdcli.evaluation.report.verdict import main_model, methods, verdict
-from kdcli.evaluation.report.words import hundredfold, megabytes, p_value, short_count, signed, together
+from kdcli.evaluation.report.words import harmless, hundredfold, megabytes, p_value, parameters_text, signed, together
 from kdcli.export.latency import three_figures
 from kdcli.files import whole_folder, write_text
 
@@ -291,6 +291,13 @@ def _costs(evaluation: Evaluation, benchmark: Mapping[str, Any] | None) -> list[
     ]
 
 
+def _shown_only(value: Any) -> Any:
+    """A value of the template without the characters that are no text, whatever class names and texts hold."""
+    from markupsafe import Markup
+
+    return harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _rendered(material: Material, page: Page) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -302,12 +309,13 @@ def _rendered(material: Material, page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_shown_only,
     )
     filters = {
         "hundredfold": hundredfold,
         "signed": signed,
         "p_value": p_value,
-        "short_count": short_count,
+        "parameters_text": parameters_text,
         "megabytes": megabytes,
         "three_figures": three_figures,
         "together": together,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 NBSP = "\u00a0"
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def hundredfold(value: float | None) -> str:
@@ -20,16 +23,21 @@ def p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def short_count(value: int | None) -> str:
-    """``1357960`` as ``1.36 M``."""
+def parameters_text(value: int | None) -> str:
+    """A number of parameters, the same in the terminal, the report and the model card: ``22.7M``, ``48k``, ``512``."""
     if value is None:
         return "–"
-    return f"{value / 1e6:,.3g}{NBSP}M" if 1e5 <= value < 1e9 else f"{value:,}"
+    return f"{value / 1e6:.1f}M" if value >= 1e5 else f"{value / 1e3:.0f}k" if value >= 1e3 else str(value)
 
 
 def megabytes(value: int | None) -> str:
     """``4319032`` as ``4.32``."""
     return "–" if value is None else f"{value / 1e6:,.0f}" if value >= 1e8 else f"{value / 1e6:.3g}"
+
+
+def harmless(text: str) -> str:
+    """Text whose characters are shown and do nothing: data may hold codes that a terminal obeys, or halves of characters."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def together(sentence: str) -> str:
