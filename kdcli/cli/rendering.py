@@ -17,6 +17,7 @@ from kdcli.evaluation.report.words import harmless
 _WIDE = 110
 _GAP = 2
 _LEAST_NAME = 12
+_MOST_TABLES = 3
 
 
 def show(console: Console, *parts: RenderableType) -> None:
@@ -59,8 +60,8 @@ def column_tables(
     """A table of columns, with all of them, however little ``width`` there is.
 
     Columns called ``names`` say what a row is about; they are wrapped where they must be, figures never. Where not all figures
-    fit side by side, the table goes on below in another one with the same names; where not even one fits beside them, each row
-    becomes a list.
+    fit side by side, the table goes on below in another one with the same names; where that would be many, or not even one
+    figure fits beside the names, each row becomes a list.
 
     Args:
         columns: those that say what a row is about, and figures.
@@ -72,13 +73,13 @@ def column_tables(
     figures = [column for column in columns if column.name not in names]
     least = sum(min(column.width, max(_LEAST_NAME, width // (3 * len(about)))) + _GAP for column in about)
     room = width - least
-    if any(column.width > room for column in figures):
-        return [_list_of(columns, row, styles) for row in range(len(columns[0].cells))]
     groups: list[list[Column]] = [[]]
     for column in figures:
         if groups[-1] and sum(one.width + _GAP for one in (*groups[-1], column)) - _GAP > room:
             groups.append([])
         groups[-1].append(column)
+    if len(groups) > _MOST_TABLES or any(column.width > room for column in figures):
+        return [_list_of(columns, row, styles) for row in range(len(columns[0].cells))]
     tables: list[RenderableType] = []
     for group in groups:
         tables += [Text(""), _table([*about, *group], names, styles)] if tables else [_table([*about, *group], names, styles)]

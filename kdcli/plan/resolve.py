@@ -232,9 +232,7 @@ def _with_new_head(teachers: list[TeacherPlan], task: Task, loaded: LoadedRecipe
     if not widths:
         return teachers
     heads = head_parameters(widths, len(task.labels), loaded.recipe.teachers.cofinetune.pooling)
-    return [
-        teacher.model_copy(update={"parameters": teacher.parameters + heads.get(teacher.name, 0)}) for teacher in teachers
-    ]
+    return [teacher.model_copy(update={"parameters": teacher.parameters + heads.get(teacher.name, 0)}) for teacher in teachers]
 
 
 def _kind_and_order(

@@ -45,12 +45,13 @@ def test_wide_table_says_everything_fastest_first() -> None:
     ]
 
 
-def test_narrow_table_keeps_names_median_and_speed_up_on_one_line_each() -> None:
-    lines = printed(ROWS, 60)
-    assert all(cell_len(line) <= 60 for line in lines)
-    assert lines[1].split() == ["model", "engine", "p50", "p90", "samples/s", "speed-up"]
-    assert lines[2].split() == ["student", "onnxruntime", "int8", "0.500", "0.550", "2000", "20.0×"]
-    assert len(lines[1:5]) == 4
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_narrow_tables_have_every_figure(width: int) -> None:
+    lines = printed(ROWS, width)
+    assert all(cell_len(line) <= width for line in lines)
+    text = "\n".join(lines)
+    for figure in ("0.500", "0.485–0.520", "0.550", "0.650", "2000", "20.0×", "9.70–10.4", "11.0", "13.0", "1.0×"):
+        assert figure in text
 
 
 @pytest.mark.parametrize("width", [30, 40, 50, 60, 80, 100, 120])
@@ -67,8 +68,7 @@ def test_all_tables_have_the_same_columns() -> None:
     rows = [*ROWS, latency("roberta", "torch eager", 98_765.4, batch=32), latency("student", "torch", 9_876.5, batch=32)]
     for width in range(40, 110, 5):
         headers = [line.split() for line in printed(rows, width) if line.startswith("model")]
-        assert len(headers) == 2
-        assert headers[0] == headers[1]
+        assert headers[: len(headers) // 2] == headers[len(headers) // 2 :]
 
 
 def test_energy_is_shown_where_the_machine_tells() -> None:

@@ -13,8 +13,9 @@ from scipy.special import softmax
 
 from kdcli.data.task import Split, Task
 from kdcli.errors import RequestError
-from kdcli.evaluation.comparison import Answer, compare, ensemble
+from kdcli.evaluation.comparison import Answer, compare, ensemble, with_distinct_names
 from kdcli.evaluation.document import Evaluation, Role
+from kdcli.evaluation.gates import Gate, with_gates
 from kdcli.evaluation.metrics import Classes
 from kdcli.files import json_text
 
@@ -218,3 +219,94 @@ def test_the_best_teacher_has_the_highest_score() -> None:
     assert found.best_teacher.name == "roberta"
     assert [model.name for model in found.judged] == ["student"]
     assert [model.name for model in compare(task(), "dev", [BERT, ROBERTA]).judged] == ["bert", "roberta"]
+
+
+# Names that a user chooses.
+
+
+@pytest.mark.parametrize("name", ["ensemble", "student", "without teachers", "majority class", "model", "teacher"])
+def test_a_teacher_is_itself_whatever_it_is_called(name: str) -> None:
+    poor = answer("loud", "teacher", 20)
+    good = answer(name, "teacher", 38)
+    student = answer("student", "student", 19, teachers=(name, "loud"), ensemble="ensemble")
+    found = compare(task(), "dev", [student, good, poor, ensemble("ensemble", [good, poor])])
+    assert found.model("student").role == "student"
+    kept = found.model("student").retention
+    assert kept is not None
+    assert kept.value == pytest.approx(0.5)
+    assert found.model(kept.of).scores["accuracy"] == 0.95
+    assert len({model.name for model in found.models}) == len(found.models) == 5
+
+
+def test_models_of_one_name_are_told_apart_by_their_role() -> None:
+    named = [answer("x", "model", 30, teachers=("x",)), answer("x", "teacher", 36), answer("x", "export", 28)]
+    found = compare(task(), "dev", named)
+    assert {model.role: model.scores["accuracy"] for model in found.models if model.role != "majority"} == {
+        "model": 0.75, "teacher": 0.9, "export": 0.7,
+    }  # fmt: skip
+    assert found.judged[0].retention is not None
+    assert found.judged[0].retention.value == pytest.approx(0.75 / 0.9)
+    assert with_distinct_names(with_distinct_names(named)) == with_distinct_names(named)
+
+
+def test_runs_called_as_the_baselines_of_others_are_another_recipe() -> None:
+    runs = [answer(f"a-{seed}", "student", 30 + seed, recipe="a", seed=seed) for seed in range(2)]
+    alone = [answer(f"a-{s} without teachers", "without-teachers", 20, recipe="a without teachers", seed=s) for s in range(2)]
+    other = [answer(f"b-{seed}", "student", 38, recipe="a without teachers", seed=seed) for seed in range(2)]
+    found = compare(task(), "dev", [*runs, *alone, *other])
+    assert sorted(round(recipe.mean, 4) for recipe in found.recipes) == [0.5, 0.7625, 0.95]
+
+
+# Outputs that are not finite.
+
+
+def broken(name: str, role: Role, rows: int = 3, value: float = float("nan"), **more: Any) -> Answer:
+    logits = right_on(40)
+    logits[:rows, 0] = value
+    return Answer(name, role, "checkpoint", logits.argmax(-1), logits, **more)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_model_whose_outputs_are_not_finite_has_no_score_and_passes_no_gate(value: float) -> None:
+    found = compare(task(), "dev", [STUDENT, broken("second", "student", value=value), BERT, ROBERTA])
+    assert [model.name for model in found.judged] == ["student"]
+    assert [(one.name, one.not_finite, one.rows) for one in found.unscored] == [("second", 3, 40)]
+    assert "second has no score: its outputs are not finite for 3 of 40 samples" in found.cautions
+    gates = [Gate.parse("min-score", "0.1"), Gate.parse("max-ece", "2"), Gate.parse("min-retention", "0")]
+    passed = {(gate.model, gate.passed) for gate in with_gates(found, gates).gates}
+    assert passed == {("student", True), ("second", False)}
+    assert "NaN" not in json_text(found.model_dump(mode="json"))
+
+
+def test_nobody_is_judged_in_the_place_of_a_student_that_has_no_score() -> None:
+    with pytest.raises(RequestError, match=r"alone has no score: its outputs are not finite for 3 of 40 samples"):
+        compare(task(), "dev", [broken("alone", "student"), BERT])
+
+
+def test_against_a_teacher_without_a_score_nothing_is_kept() -> None:
+    bad = broken("bad", "teacher")
+    student = answer("student", "student", 30, teachers=("bert", "bad"), ensemble="ensemble")
+    found = compare(task(), "dev", [student, BERT, bad, ensemble("ensemble", [BERT, bad])])
+    assert (found.judged[0].retention, found.judged[0].retention_of_ensemble, found.judged[0].drop) == (None, None, None)
+    assert {one.name for one in found.unscored} == {"bad", "ensemble"}
+    with pytest.raises(RequestError, match="bad has no score"):
+        with_gates(found, [Gate.parse("min-retention", "0.1")])
+
+
+# What puts a figure in doubt.
+
+
+def test_a_student_at_chance_is_said_to_be() -> None:
+    found = compare(task(), "dev", [answer("student", "student", 21, teachers=("bert",)), BERT])
+    assert found.model("student").chance is not None
+    assert found.model("student").chance.at_chance  # type: ignore[union-attr]
+    assert any(line.startswith("student is at chance: accuracy 0.5250") for line in found.cautions)
+    assert not any(line.startswith("bert is at chance") for line in found.cautions)
+
+
+def test_a_teacher_that_its_student_beats_by_far_is_called_under_trained() -> None:
+    poor = answer("poor", "teacher", 24)
+    found = compare(task(), "dev", [answer("student", "student", 38, teachers=("poor",)), poor])
+    assert any(line.startswith("poor is under-trained: student scores 35.0 points above it") for line in found.cautions)
+    near = compare(task(), "dev", [answer("student", "student", 37, teachers=("bert",)), BERT])
+    assert not any("under-trained" in line for line in near.cautions)

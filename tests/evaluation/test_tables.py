@@ -6,6 +6,7 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kdcli.evaluation.comparison import compare
@@ -99,3 +100,19 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def test_models_without_a_score_have_a_row_and_no_figure(tmp_path: Path) -> None:
+    logits = np.full((40, 2), np.nan, dtype=np.float32)
+    answers = [*ALL, replace(STUDENT, name="spoilt", logits=logits)]
+    write_tables(tmp_path / "tables", task(), compare(task(), "dev", answers), answers)
+    (row,) = [row for row in read(tmp_path / "tables" / "scores.csv") if row["model"] == "spoilt"]
+    assert {name: cell for name, cell in row.items() if cell} == {"model": "spoilt", "role": "student", "not finite": "40"}
+    assert "model spoilt" not in read(tmp_path / "tables" / "predictions.csv")[0]
+
+
+def test_names_that_make_one_file_name_make_several_files(tmp_path: Path) -> None:
+    long = "x" * 300
+    answers = [replace(STUDENT, teachers=("a b", "A-b", long)), *(replace(BERT, name=name) for name in ("a b", "A-b", long))]
+    write_tables(tmp_path / "tables", task(), compare(task(), "dev", answers), answers)
+    assert len(list((tmp_path / "tables").glob("changed-*.csv"))) == 3

@@ -15,7 +15,8 @@ from kdcli.data.task import METRICS, Split, Task
 from kdcli.evaluation.agreement import Slice
 from kdcli.evaluation.calibration import calibrate
 from kdcli.evaluation.classes import class_scores
-from kdcli.evaluation.document import AgreementTable, Evaluation, ModelScore, Retention
+from kdcli.evaluation.document import AgreementTable, Evaluation, ModelScore, Retention, Unscored
+from kdcli.evaluation.report.words import parameters_text
 from kdcli.jobs.card import model_card
 from kdcli.plan.plan import Plan
 from tests.plan.desk import Desk
@@ -278,3 +279,22 @@ def test_names_are_text_and_nothing_else(desk: Desk, tmp_path: Path, name: str) 
 def _without_escapes(text: str) -> str:
     """What is left as Markdown where every character behind a backslash is taken out."""
     return re.sub(r"\\.", "", text)
+
+
+def test_parameters_are_the_same_in_every_table(desk: Desk) -> None:
+    plan = desk.plan_of("kdcli")
+    sizes = {teacher.name: teacher.parameters for teacher in plan.given_teachers}
+    models = [model("student", "student", 0.9, parameters=plan.student_or_fail.parameters)]
+    models += [model(name, "teacher", 0.9, parameters=size) for name, size in sizes.items()]
+    card = model_card(plan, [evaluation(models=models)])
+    for name, size in sizes.items():
+        rows = [line for line in card.splitlines() if line.startswith(f"| {name} |")]
+        assert len(rows) == 2
+        assert all(f"| {parameters_text(size)} |" in row for row in rows)
+
+
+def test_a_model_without_a_score_and_what_is_in_doubt_are_in_the_card(desk: Desk) -> None:
+    spoilt = Unscored(name="spoilt", role="export", kind="onnx", not_finite=3, rows=60)
+    card = model_card(desk.plan_of("kdcli"), [evaluation(unscored=[spoilt], cautions=["bert is under-trained: …"])])
+    assert "| spoilt |  | no score |" in card
+    assert "- On the dev split bert is under-trained: …." in card

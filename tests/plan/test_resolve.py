@@ -13,7 +13,9 @@ import torch
 from kdcli.data.task import Task
 from kdcli.errors import RequestError
 from kdcli.models.checkpoints import parse_references
-from kdcli.models.loading import load_tokenizer
+from kdcli.models.head import SharedHead
+from kdcli.models.loading import load_encoder, load_tokenizer
+from kdcli.models.teachers import Teacher
 from kdcli.plan import resolve
 from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.plan import Plan
@@ -57,12 +59,13 @@ def test_plan_describes_the_teachers_as_their_files_do(desk: Desk) -> None:
     assert bert.order is None
 
 
-def test_parameters_are_those_of_the_loaded_models(desk: Desk, tiny_bert: Path) -> None:
-    from transformers import AutoModel
-
+def test_parameters_are_those_of_the_teachers_as_they_will_give_outputs(
+    desk: Desk, tiny_bert: Path, tiny_roberta: Path
+) -> None:
     plan = desk.plan(RECIPE)
-    model = AutoModel.from_pretrained(tiny_bert)
-    assert plan.teacher("bert").parameters == sum(parameter.numel() for parameter in model.parameters())
+    head = SharedHead({"bert": 32, "roberta": 48}, len(plan.task.labels), plan.recipe.teachers.cofinetune.pooling)
+    for name, folder in (("bert", tiny_bert), ("roberta", tiny_roberta)):
+        assert plan.teacher(name).parameters == Teacher(name, load_encoder(folder), [0, 1], head).parameter_count
 
 
 def test_student_is_cut_from_the_first_teacher(desk: Desk, tiny_bert: Path) -> None:
