@@ -11,7 +11,7 @@ _NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 
 def junit(evaluation: Evaluation) -> str:
-    """One test case per gate and model, and one per model for its score, an error where it has none and else never a failure."""
+    """One test case per gate and model, and one per model for its score: an error where it has none."""
     broken = [gate for gate in evaluation.gates if not gate.passed]
     cases = len(evaluation.gates) + len(evaluation.judged) + len(evaluation.unscored)
     errors = str(len(evaluation.unscored))

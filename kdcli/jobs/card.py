@@ -100,10 +100,11 @@ def _what_it_is(plan: Plan) -> str:
     student = plan.student_or_fail
     made = "Distilled" if plan.recipe.needs_teachers() else "Trained on labels alone"
     begin = f"It began with {_plain(plan.first_weights(student))}."
+    sizes = f"{student.layers} layers, width {student.width}, {student.heads} attention heads"
     return f"""# {student.layers}-layer {student.model_type} student for {_plain(plan.task.name)}
 
 {made} with kdcli {__version__}, recipe {_code(plan.recipe.name)}, seed {plan.request["seed"]}. {begin}
-{student.layers} layers, width {student.width}, {student.heads} attention heads, {parameters_text(student.parameters)} parameters."""
+{sizes}, {parameters_text(student.parameters)} parameters."""
 
 
 def _teachers(plan: Plan) -> str:
@@ -173,9 +174,10 @@ def _scores(evaluation: Evaluation) -> str:
         if metric != evaluation.metric
     ]
     more = f"\n\nThe student by other metrics: {', '.join(others)}." if others else ""
+    fingerprint = _code(evaluation.fingerprint or "unknown")
     return f"""### {evaluation.split} split
 
-{evaluation.metric} on {evaluation.rows} rows of {_plain(evaluation.task)}, fingerprint {_code(evaluation.fingerprint or "unknown")}.
+{evaluation.metric} on {evaluation.rows} rows of {_plain(evaluation.task)}, fingerprint {fingerprint}.
 Intervals are over samples: what the same models may score on other texts of the same kind. Another seed is another model.
 
 {_table(header, rows)}{more}"""

@@ -37,7 +37,7 @@ from kdcli.files import whole_folder, write_json
 from kdcli.jobs.preparation import load_task_of
 from kdcli.jobs.proof import refresh_report
 from kdcli.jobs.run_folder import RunFolder, find_run
-from kdcli.jobs.teachers import load_teachers, trained_folder
+from kdcli.jobs.teachers import load_teachers, refuse_outputs_not_finite, trained_folder
 from kdcli.jobs.timing import Runner, file_runner, run_benchmark, torch_runners
 from kdcli.models.checkpoints import Reference, describe
 from kdcli.models.loading import load_classifier, load_tokenizer, text_limit
@@ -216,6 +216,7 @@ def _workshop(
 ) -> Workshop:
     events.emit(WorkStarted("asking the model"))
     reference = answers(_model_call(model), texts)
+    refuse_outputs_not_finite(str(source.checkpoint), reference, "the texts that the files are held against")
     examiner = Examiner(texts, reference, source.order)
     if source.labels is not None:
         labels, metric = source.labels, source.metric

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from kdcli.data.batching import Batch
 from kdcli.errors import Problem, RequestError
 from kdcli.models.capture import blocks, captured
-from kdcli.models.loading import load_encoder_and_gaps, quiet_transformers
 from kdcli.models.finite import refuse_weights_not_finite
+from kdcli.models.loading import load_encoder_and_gaps, quiet_transformers
 from kdcli.models.output import Output, Wanted
 
 STUDENT = "<student>"  # keys a student beside its teachers; no name that a user can give has a <

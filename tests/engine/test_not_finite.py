@@ -275,7 +275,8 @@ def test_with_a_loss_scaler_no_checkpoint_is_written_from_what_is_not_finite(
     with pytest.raises(RunFailedError, match="not finite"):
         _scaled(tmp_path, torch.amp.GradScaler("cpu")).run(phase(material, [4], terms=projected))
     saved = checkpoint.load(tmp_path / "checkpoints" / "distill")
-    assert saved is not None and saved.position.step < 4
+    assert saved is not None
+    assert saved.position.step < 4
 
 
 def test_a_stage_does_not_move_on_because_its_loss_is_not_a_number(material: Material, tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_no_name_is_kept_for_kdcli_itself(name: str) -> None:
 
 @pytest.mark.parametrize("names", [("bert", "BERT"), ("\u00e9", "e\u0301x"[:-1]), ("one", "one")])
 def test_names_that_a_disk_may_not_tell_apart_are_refused(names: tuple[str, str]) -> None:
-    with pytest.raises(RequestError, match="two models are called|is not name=checkpoint"):
+    with pytest.raises(RequestError, match=r"two models are called|is not name=checkpoint"):
         parse_references(",".join(f"{name}=./{row}" for row, name in enumerate(names)), "--teachers")
 
 
