@@ -41,6 +41,7 @@ from kdcli.jobs.teachers import load_teachers, refuse_outputs_not_finite, traine
 from kdcli.jobs.timing import Runner, file_runner, run_benchmark, torch_runners
 from kdcli.models.checkpoints import Reference, describe
 from kdcli.models.loading import load_classifier, load_tokenizer, text_limit
+from kdcli.models.student import STUDENT_NAME
 from kdcli.plan.hardware import resolve_device
 from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import Plan
@@ -305,7 +306,7 @@ def _measured(
     runners: list[Runner] = []
     if request.benchmark != "off":
         runners += _teacher_runners(source, full, request.device)
-        runners += torch_runners("student", model, model, _logits_of, texts, full, request.device)
+        runners += torch_runners(STUDENT_NAME, model, model, _logits_of, texts, full, request.device)
     for variant in kept:
         session = open_session(variant.path, threads, request.device)
         runners.append(file_runner(variant.precision, session, texts, request.device))
@@ -331,7 +332,8 @@ def _teacher_runners(source: _Source, full: bool, device: str) -> list[Runner]:
     for teacher in load_teachers(source.plan, source.run):
         tokenizer = load_tokenizer(trained_folder(source.plan.teacher(teacher.name), source.run))
         texts = Texts.of(tokenizer, source.texts, source.max_length)
-        runners += torch_runners(teacher.name, teacher, teacher.model, lambda module: module, texts, full, device)
+        name = f"teacher {teacher.name}" if teacher.name == STUDENT_NAME else teacher.name
+        runners += torch_runners(name, teacher, teacher.model, lambda module: module, texts, full, device)
     return runners
 
 

@@ -224,9 +224,9 @@ class Plan(_Part):
         """
         if not student.copied_layers:
             return "random weights"
-        if student.source not in self.teacher_names:
+        if student.cut_from is None:
             return "a checkpoint of its own"
-        kind = self.teacher(student.source).kind
+        kind = self.teacher(student.cut_from).kind
         trained = (weights or student.weights) == "finetuned"
         state = {
             "finetuned": "fine-tuned ",
@@ -247,7 +247,7 @@ class Plan(_Part):
                 f"the student began with {ours}, the one without teachers with {theirs}: their difference is what teachers and "
                 "the other first weights are worth together"
             ]
-        known = self.alone.source in self.teacher_names and self.teacher(self.alone.source).kind != "cofinetune"
+        known = self.alone.cut_from is not None and self.teacher(self.alone.cut_from).kind != "cofinetune"
         return [f"the student without teachers began with {theirs} too, which know the task already"] if known else []
 
     @property

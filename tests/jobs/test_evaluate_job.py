@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 
 from kdcli.data.sources import DataRequest
 from kdcli.engine.events import Event, Events, WorkStarted
@@ -278,3 +279,56 @@ def test_the_document_fits_its_schema(tiny_run: TinyRun) -> None:
     schema = Evaluation.model_json_schema(mode="serialization")
     jsonschema.validate(found.model_dump(mode="json"), schema)
     assert schema["properties"]["format"]["const"] == 2
+
+
+def test_a_model_is_not_held_against_teachers_that_it_never_had(tiny_run: TinyRun, tmp_path: Path) -> None:
+    foreign = Path(shutil.copytree(tiny_run[0] / "student", tmp_path / "foreign"))
+    found = scored(tiny_run[0], foreign, tiny_run[0] / "baseline", data=DataRequest())
+    assert found.model("student").retention is not None
+    assert found.model("foreign").retention is None
+    assert found.model("baseline").retention is not None  # it lies in the run's folder
+    named = scored(tiny_run[0], foreign, teachers=f"mine={tiny_run[0] / 'baseline'}")
+    kept = named.model("foreign").retention
+    assert kept is not None
+    assert kept.of == "mine"
+
+
+def test_a_run_and_teachers_of_kdclis_own_names_stay_apart(tiny_run: TinyRun, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_run[0], tmp_path / "bert", ignore=shutil.ignore_patterns("checkpoints", "tensorboard")))
+    taken = ",".join(f"{name}={run / 'baseline'}" for name in ("student", "ensemble", "latest"))
+    found = scored(run, f"student={run / 'baseline'}", teachers=taken)
+    names = [model.name for model in found.models]
+    assert len(names) == len(set(names))
+    assert [model.name for model in found.of("student")] == ["student"]
+    assert {"teacher student", "teacher ensemble", "latest", "bert", "roberta"} <= {one.name for one in found.of("teacher")}
+    assert found.of("model")[0].name == "model student"
+    two = scored(run, seeds_of(tiny_run[0], tmp_path / "seeds"))
+    assert {model.name for model in two.of("student")} == {"bert", "s0", "s1"}
+
+
+def test_a_checkpoint_whose_outputs_are_not_finite_is_refused(tiny_run: TinyRun, tiny_data: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(tiny_run[0] / "student", tmp_path / "broken"))
+    weights = load_file(broken / "model.safetensors")
+    weights["classifier.bias"][0] = float("nan")
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    data = DataRequest(data=str(tiny_data))
+    gate = (Gate.parse("min-score", "0.1"),)
+    for request in ({"data": data, "gates": gate}, {"teachers": f"bad={broken}", "data": data}):
+        words = (broken,) if "gates" in request else (tiny_run[0] / "student",)
+        with pytest.raises(RequestError, match="its outputs are not finite for 40 of 40 samples, so that it has no score"):
+            scored(*words, **request)
+    with pytest.raises(RequestError, match="not finite"):
+        export(ExportRequest(target=broken, out=tmp_path / "export", benchmark="off", data=data), Events())
+    assert not (tmp_path / "export").exists()
+
+
+def test_a_run_whose_student_is_not_finite_passes_no_gate(tiny_run: TinyRun, tmp_path: Path) -> None:
+    folder = seeds_of(tiny_run[0], tmp_path / "seeds")
+    weights = load_file(folder / "s1" / "student" / "model.safetensors")
+    weights["classifier.bias"][0] = float("nan")
+    save_file(weights, folder / "s1" / "student" / "model.safetensors", {"format": "pt"})
+    found = scored(folder, gates=(Gate.parse("min-score", "0.1"),))
+    assert {(gate.model, gate.passed) for gate in found.gates} == {("s0", True), ("s1", False)}
+    assert [one.name for one in found.unscored] == ["s1"]
+    with pytest.raises(RequestError, match="has no score"):
+        scored(folder / "s1")

@@ -41,17 +41,23 @@ def latencies(benchmark: Mapping[str, Any] | None) -> Latencies | None:
 def timed_points(evaluation: Evaluation, benchmark: Mapping[str, Any]) -> list[Point]:
     """Scores against the milliseconds of the benchmark's middle shape; those whose score is not known are left out."""
     shape = latencies(benchmark)
-    models = {model.name: model for model in evaluation.models}
-    models.setdefault("student", main_model(evaluation))
     files = {f"onnx {each['precision']}": each for each in benchmark["variants"]}
     found = []
     for row in shape.rows if shape else []:
-        model, file = models.get(row["model"]), files.get(row["engine"])
+        model, file = _timed(evaluation, row["model"]), files.get(row["engine"])
         if model is not None:
             score = model.scores[evaluation.metric] if file is None else _score_of_file(evaluation, model, file)
             role = model.role if file is None else "export"
             found += [] if score is None else [Point(f"{row['model']}, {row['engine']}", role, row["p50_ms"], score)]
     return found
+
+
+def _timed(evaluation: Evaluation, name: str) -> ModelScore | None:
+    """The model that the benchmark calls so: the student, or a teacher, whose name may be that of another model here."""
+    if name == "student":
+        return main_model(evaluation)
+    called = (name, f"teacher {name}")
+    return next((model for model in evaluation.of("teacher") if model.name in called), None)
 
 
 def _score_of_file(evaluation: Evaluation, model: ModelScore, file: Mapping[str, Any]) -> float | None:
