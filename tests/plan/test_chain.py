@@ -188,3 +188,24 @@ def test_teacher_that_was_given_is_not_called_unknown_because_an_assistant_teach
     """Where a term names its teachers and the student learns from an assistant, either it goes, or it is said why not."""
     text = chain("[3L]").replace("{loss: hard-labels, weight: 0.5}", f"{{loss: {term}, name: named, {setting}}}")
     assert not [problem for problem in shelf.problems(text) if problem.what.startswith("there is no teacher")]
+
+
+@pytest.mark.parametrize("names", [["assistant-1"], ["assistant-1", "own-assistant-1"]])
+def test_an_assistant_is_called_as_no_teacher_of_the_users_is(names: list[str], shelf: Shelf) -> None:
+    teachers = {name: shelf.model(layers=12) for name in names}
+    first, last = shelf.check(chain("[6L]"), teachers=teachers, student="2L")
+    assert first.teachers == names
+    assert first.name not in names
+    assert last.teachers == [first.name]
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "scratch", "first-teacher", "student"])
+def test_a_teacher_may_be_called_as_a_word_of_the_plan(name: str, desk: Desk, tmp_path: Path) -> None:
+    bert, roberta = desk.models
+    named = f"bert={bert},{name}={roberta}"
+    cut = desk.plan(chain("[]"), teachers=named).student_or_fail
+    assert (cut.kind, cut.cut_from, cut.model_type) == ("teacher", "bert", "bert")
+    random = desk.plan(chain("[]"), "student.init.from=scratch", teachers=named).student_or_fail
+    assert (random.kind, random.cut_from, random.model_type) == ("scratch", None, "bert")
+    own = desk.plan(chain("[]"), "layers=uniform", teachers=named, student=str(bert)).student_or_fail
+    assert (own.kind, own.cut_from) == ("checkpoint", None)
