@@ -137,7 +137,7 @@ class StageRun:
         whole = whole.clamp(min=1.0)
         self._set_rate()
         self.objective.observe(self._logs_now())
-        weights = self.objective.weights
+        weights: Tensor = self.objective.weights  # type: ignore[assignment]
         found = torch.zeros_like(self.sums)
         for place, batch in enumerate(batches):
             waits = processes > 1 and place < len(batches) - 1

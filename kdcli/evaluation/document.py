@@ -265,7 +265,7 @@ class Evaluation(_Part):
     @property
     def judged_role(self) -> Role:
         """Whom the evaluation is about, whether they have a score or not."""
-        there = {model.role for model in (*self.models, *self.unscored)}
+        there = {model.role for model in self.models} | {model.role for model in self.unscored}
         roles: tuple[Role, ...] = ("student", "model", "teacher")
         return next((role for role in roles if role in there), "teacher")
 

@@ -223,6 +223,6 @@ def test_a_step_that_is_logged_may_ask(desk: Desk) -> None:
     assert stage._logs_now()
     with Asks() as asks:
         stage._step(Delivery([made.train.batch([0, 3])], True, 2))
-        stage.steps_summed = 1
+        stage.steps_summed = torch.ones(())
         stage._log(2)
     assert any(place.startswith("engine/stage_run.py") for place in asks.places)

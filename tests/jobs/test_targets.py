@@ -10,8 +10,9 @@ import yaml
 
 from kdcli.engine.events import Event
 from kdcli.errors import RequestError
+from kdcli.evaluation.comparison import unlike
 from kdcli.jobs.run_folder import RunFolder
-from kdcli.jobs.targets import Target, find_targets, recipe_names, unlike
+from kdcli.jobs.targets import Target, find_targets, recipe_names
 from kdcli.plan.plan import Plan
 
 TinyRun = tuple[Path, list[Event]]
