@@ -163,7 +163,9 @@ def test_predictions_made_elsewhere_are_scored(tiny_run: TinyRun, tiny_data: Pat
     theirs = found.model("theirs")
     assert theirs.scores["accuracy"] == 0.9
     assert theirs.calibration is None
-    assert theirs.retention is not None
+    assert theirs.retention is None  # they never had the run's teachers
+    named = scored(tiny_run[0], f"theirs={tmp_path / 'theirs.csv'}", teachers=f"mine={tiny_run[0] / 'baseline'}")
+    assert named.model("theirs").retention is not None
 
 
 def test_predictions_of_another_length_or_class_or_without_a_column_are_refused(tiny_run: TinyRun, tmp_path: Path) -> None:
