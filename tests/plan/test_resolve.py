@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console, Group
 
+from kdcli.cli.plan_view import plan_view
 from kdcli.data.task import Task
 from kdcli.errors import RequestError
+from kdcli.evaluation.report.words import parameters_text
 from kdcli.models.checkpoints import parse_references
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_encoder, load_tokenizer
@@ -507,3 +511,16 @@ def test_a_recipe_without_teachers_does_not_speak_of_them(desk: Desk) -> None:
     assert not [note for note in plan.notes if "co-finetuned" in note]
     assert any("asks no teacher" in note for note in plan.notes)
     assert not plan.distills
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
+def test_every_figure_of_the_models_is_shown_at_any_width(width: int, desk: Desk) -> None:
+    plan = desk.plan(RECIPE)
+    out = StringIO()
+    Console(file=out, width=width).print(Group(*plan_view(plan, width)))
+    lines = out.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines)
+    words = " ".join(lines).replace("\n", " ").split()
+    for model in (*plan.teachers, plan.student_or_fail):
+        figures = (model.layers, model.width, model.heads, model.vocabulary, parameters_text(model.parameters))
+        assert {str(figure) for figure in figures} <= set(words)
