@@ -19,6 +19,7 @@ _NUMBERS = re.compile(r"\[\n\s*(-?[\d.][-+.\deE]*(?:,\s+-?[\d.][-+.\deE]*)*)\n\s
 
 
 SUMS = "SHA256SUMS"
+_OWN_SUM = "# of the lines above: "  # a comment to sha256sum
 _SUM = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
@@ -41,7 +42,8 @@ def whole_folder(path: Path, sealed: bool = False, known: Mapping[str, str] | No
         yield partial
         if sealed:
             sums = {name: (known or {}).get(name) or sha256(partial / name) for name in _files_in(partial)}
-            write_text(partial / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+            text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+            write_text(partial / SUMS, f"{text}{_OWN_SUM}{_text_sum(text)}\n")
         _settle(partial)
         old = _set_aside(recovered(path))
         shutil.rmtree(old, ignore_errors=True)
@@ -85,11 +87,16 @@ def damage(folder: Path) -> str:
 def sums_of(folder: Path) -> dict[str, str]:
     """File → SHA-256, as a sealed folder lists them; empty where the list is missing or damaged."""
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        text, _, own = (folder / SUMS).read_text(encoding="utf-8").rpartition(_OWN_SUM)
     except (OSError, UnicodeDecodeError):
         return {}
-    matches = [_SUM.fullmatch(line) for line in lines]
-    return {match[2]: match[1] for match in matches if match} if all(matches) else {}
+    if own != f"{_text_sum(text)}\n":
+        return {}
+    return {match[2]: match[1] for match in map(_SUM.fullmatch, text.splitlines()) if match}
+
+
+def _text_sum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
