@@ -88,16 +88,15 @@ class Difference(BaseModel):
     @property
     def sentence(self) -> str:
         """The result, the test and why it fits, and what can be shown here at all."""
-        found, pair = f"{_points(self.difference)} points of {self.metric}", f"{self.ours} against {self.theirs}"
+        found, pair = f"{100 * self.difference:+.1f} points of {self.metric}", f"{self.ours} against {self.theirs}"
         if self.interval is None:
             return f"{pair}: {found}. {self.limit}"
-        low, high = map(_points, self.interval)
+        low, high = (f"{100 * end:+.1f}" for end in self.interval)
         p_value = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
         among = ""
         if self.comparisons > 1:
-            among = f", both corrected for {self.comparisons} comparisons (Bonferroni and Holm)"
-        shown = "shown" if self.significant else "not shown"
-        return f"{pair}: {found} ({low} to {high}), {p_value}{among}: {shown}. {self.test}, because {self.why}. {self.limit}"
+            among = f" after Holm's correction for {self.comparisons} comparisons (the interval after Bonferroni's)"
+        return f"{pair}: {found} ({low} to {high}), {p_value}{among}. {self.test}, because {self.why}. {self.limit}"
 
     def corrected(self, p_value: float, comparisons: int) -> Self:
         """The same among so many comparisons, with an interval that says of no difference what the test says."""
@@ -119,12 +118,6 @@ class Difference(BaseModel):
     @property
     def _who(self) -> str:
         raise NotImplementedError
-
-
-def _points(value: float) -> str:
-    """A fraction in points, with its sign; nothing has none."""
-    text = f"{100 * value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
 
 
 class ModelDifference(Difference):

@@ -68,13 +68,26 @@ def test_seeds_that_overlap_in_part_are_not_paired() -> None:
     assert not compared(DEEP, SHALLOW, 2).paired
 
 
-def test_scores_that_do_not_vary_are_no_proof() -> None:
-    paired, unpaired = compared([0.91] * 3, [0.9] * 3), compared([0.91] * 3, [0.9] * 3, 50)
-    assert paired.p_value == pytest.approx(2 / 2**3)
-    assert unpaired.p_value == pytest.approx(2 / 20)
-    assert (paired.smallest, unpaired.smallest) == (None, None)
-    assert paired.sentence.endswith("These seeds all score alike, so that it cannot be said what they can show.")
-    assert compared(DEEP, DEEP).p_value == 1.0
+@pytest.mark.parametrize(
+    ("ours", "theirs", "first", "why"),
+    [
+        ([0.91] * 3, [0.81] * 3, 0, "the difference is the same with each of 3 seeds"),
+        ([0.91, 0.85, 0.88], [0.81, 0.75, 0.78], 0, "the difference is the same with each of 3 seeds"),
+        ([0.91] * 9, [0.81] * 9, 0, "the difference is the same with each of 9 seeds"),
+        (DEEP, DEEP, 0, "the difference is the same with each of 5 seeds"),
+        ([0.91] * 3, [0.81] * 3, 50, "each of the two scores the same with all of its seeds"),
+    ],
+)
+def test_where_nothing_varies_between_seeds_there_is_no_interval_and_no_test_and_that_is_said(
+    ours: list[float], theirs: list[float], first: int, why: str
+) -> None:
+    found = compared(ours, theirs, first)
+    assert (found.low, found.high, found.smallest, found.p_value, found.significant) == (None, None, None, 1.0, False)
+    points = f"{100 * found.difference:+.1f}"
+    assert found.sentence == (
+        f"deep against shallow: {points} points of accuracy. There is no interval and no test: {why}, so that nothing shows how "
+        "much a seed changes: it changes nothing here, or the runs are copies."
+    )
 
 
 def test_one_recipe_that_does_not_vary_is_compared_by_welch() -> None:
