@@ -94,12 +94,13 @@ class Pairs:
 
         ``extra`` samples that we alone get right and as many that they alone get right, spread evenly over the classes: where
         two models differ on a handful of samples, or on none, the samples themselves vary too little, and a rare class moves
-        a mean over classes as much as a frequent one.
+        a mean over classes as much as a frequent one. Half a sample that both get right, and one that both get wrong: two
+        models of which always the one is right and the other wrong vary, too.
         """
         classes, others = _mistaken(metric, self.labels, self.ours, self.theirs)
-        return self.joined(classes, classes, others, extra / len(classes)).joined(
-            classes, others, classes, extra / len(classes)
-        )
+        apart, together = extra / len(classes), 0.5 / len(classes)
+        found = self.joined(classes, classes, others, apart).joined(classes, others, classes, apart)
+        return found.joined(classes, classes, classes, together).joined(classes, others, others, together)
 
     def joined(self, labels: Classes, ours: Classes, theirs: Classes, weights: Floats | float) -> Pairs:
         """With more combinations, [M] each."""

@@ -85,8 +85,8 @@ def test_where_nothing_varies_between_seeds_there_is_no_interval_and_no_test_and
     assert (found.low, found.high, found.smallest, found.p_value, found.significant) == (None, None, None, 1.0, False)
     points = f"{100 * found.difference:+.1f}"
     assert found.sentence == (
-        f"deep against shallow: {points} points of accuracy. There is no interval and no test: {why}, so that nothing shows how "
-        "much a seed changes: it changes nothing here, or the runs are copies."
+        f"deep against shallow: {points} points of accuracy. There is no interval and no test: {why}, so that nothing shows "
+        "how much a seed changes: it changes nothing here, or the runs are copies."
     )
 
 
@@ -102,6 +102,20 @@ def test_comparisons_are_corrected_together() -> None:
     raw = [compare_recipes("accuracy", scores, [(each.ours, each.theirs)])[0].p_value for each in found]
     assert [each.p_value for each in found] == pytest.approx(holm(raw))
     assert {each.comparisons for each in found} == {3}
+
+
+def test_an_interval_over_seeds_leaves_out_no_difference_exactly_where_it_is_significant() -> None:
+    shown = []
+    for seed in range(60):
+        count = 3 + seed % 8
+        scores = {
+            name: dict(enumerate(normal(count, 0.9 + 0.006 * place, 100 * seed + place))) for place, name in enumerate("abc")
+        }
+        for each in compare_recipes("accuracy", scores):
+            assert each.interval is not None
+            assert each.significant == (each.interval[0] > 0 or each.interval[1] < 0)
+            shown.append(each.significant)
+    assert 0 < sum(shown) < len(shown)
 
 
 def test_the_sentence_names_result_test_reason_and_limit() -> None:
