@@ -4,8 +4,8 @@
 
 Each world is a joint distribution of label, student's and teacher's prediction, of which the true scores are worked out
 exactly. Samples are drawn from it, the intervals are computed as kdcli does, and it is counted how often the truth lies
-below the lower end (a ``:bound`` gate that passes falsely, at the limit that is just not kept: 2.5 % at most is wanted) or above the
-upper end.
+below the lower end (a ``:bound`` gate that passes falsely, at the limit that is just not kept: 2.5 % at most is wanted) or
+above the upper end.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from kdcli.evaluation.calibration import Calibration
 from kdcli.evaluation.seeds import RecipeDifference
 from kdcli.evaluation.significance import ModelDifference
 
-FORMAT = 2
+FORMAT = 3
 Role = Literal["student", "without-teachers", "export", "model", "teacher", "ensemble", "majority"]
 Kind = Literal["checkpoint", "onnx", "predictions", "ensemble", "constant"]
 
@@ -195,7 +195,7 @@ class Evaluation(_Part):
         notes: what a reader should know.
     """
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     kdcli: str
     task: str
     split: str

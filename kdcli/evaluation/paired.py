@@ -21,10 +21,10 @@ class PairedScores:
     """Our score and theirs, and how they vary together over samples, by one bootstrap of both.
 
     Difference and share come from the same three figures, so that they cannot contradict each other: the share's interval has
-    100 % inside if and only if the difference's has 0. The samples are resampled with z²/2 more that we alone get right, and as
-    many that they alone get right (:meth:`kdcli.evaluation.resampling.Pairs.smoothed`), where z is the normal quantile of the
-    level: the interval of two models that answer all n samples alike then reaches to z²/n either way, as the score interval of
-    paired proportions does (Tango 1998).
+    100 % inside if and only if the difference's has 0. The samples are resampled with (z² + 1) / 2 more that we alone get right,
+    and as many that they alone get right (:meth:`kdcli.evaluation.resampling.Pairs.smoothed`), where z is the normal quantile
+    of the level: z²/2 let the interval of two models that answer all n samples alike reach to z²/n either way, as the score
+    interval of paired proportions does (Tango 1998), and half a sample is for what comes in whole ones.
 
     Attributes:
         metric: what both are scored by.
@@ -55,7 +55,7 @@ class PairedScores:
 
         quantile = float(stats.norm.ppf(1 - level / 2))
         pairs = Pairs.of(ours, theirs, labels)
-        drawn = pairs.smoothed(metric, quantile**2 / 2).both_resampled(metric, _TIMES, np.random.default_rng(seed))
+        drawn = pairs.smoothed(metric, (quantile**2 + 1) / 2).both_resampled(metric, _TIMES, np.random.default_rng(seed))
         spread = np.cov(*drawn)
         variances = float(spread[0, 0]), float(spread[1, 1])
         return cls(metric, *pairs.both(metric), variances, float(spread[0, 1]), quantile)
