@@ -21,7 +21,7 @@ class PairedScores:
     """Our score and theirs, and how they vary together over samples, by one bootstrap of both.
 
     Difference and share come from the same three figures, so that they cannot contradict each other: the share's interval has
-    100 % inside if and only if the difference's has 0. The samples are resampled with (z² + 1) / 2 more that we alone get right,
+    100 % inside if and only if the difference's has 0. The samples are resampled with (z² + 1)/2 more that we alone get right,
     and as many that they alone get right (:meth:`kdcli.evaluation.resampling.Pairs.smoothed`), where z is the normal quantile
     of the level: z²/2 let the interval of two models that answer all n samples alike reach to z²/n either way, as the score
     interval of paired proportions does (Tango 1998), and half a sample is for what comes in whole ones.

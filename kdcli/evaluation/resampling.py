@@ -115,8 +115,8 @@ class Pairs:
 
     def exchangeable(self) -> Pairs:
         """The same answers where neither model is the better: half of each combination with the two answers exchanged."""
-        half = replace(self, counts=self.counts / 2)
-        return half.joined(self.labels, self.theirs, self.ours, half.counts)
+        half: Floats = np.asarray(self.counts / 2, dtype=np.float64)
+        return replace(self, counts=half).joined(self.labels, self.theirs, self.ours, half)
 
     def difference(self, metric: str) -> float:
         """Our score minus theirs, as a fraction."""

@@ -86,6 +86,7 @@ def test_the_temperature_undoes_what_the_logits_were_multiplied_by(factor: float
     found = calibrate(logits * np.float32(factor), labels)
     assert found.temperature == pytest.approx(factor, rel=0.03)
     assert found.ece > 0.1
+    assert found.ece_after is not None
     assert found.ece_after < 0.015
     assert found.nll_after == pytest.approx(negative_log_likelihood(logits, labels), abs=1e-3)
 
@@ -95,6 +96,7 @@ def test_no_other_temperature_makes_the_labels_likelier(seed: int) -> None:
     logits, labels = honest(60, seed=seed)
     found = calibrate(logits, labels)
     others = [negative_log_likelihood(logits / np.float32(each), labels) for each in np.geomspace(COLDEST, HOTTEST, 200)]
+    assert found.nll_after is not None
     assert found.nll_after <= min(others) + 1e-6
     assert found.nll_after <= found.nll
 

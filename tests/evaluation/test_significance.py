@@ -152,7 +152,8 @@ def test_a_comparison_says_the_difference_its_interval_the_counts_and_the_sample
     (found,) = compare_models("accuracy", {"a": ours, "b": theirs}, labels, [("b", "a")])
     assert found.difference == pytest.approx(score("accuracy", theirs, labels) - score("accuracy", ours, labels))
     assert (found.low, found.high) == difference_interval("accuracy", theirs, ours, labels)
-    assert found.low < found.difference < found.high < 0
+    assert found.interval is not None
+    assert found.interval[0] < found.difference < found.interval[1] < 0
     assert (found.only_ours - found.only_theirs) / 200 == pytest.approx(found.difference)
     assert (found.samples, found.comparisons) == (200, 1)
 
