@@ -103,7 +103,9 @@ def _differences(found: Sequence[Difference], width: int) -> list[RenderableType
     table = column_table([column for column in columns if column not in left_out], ("compared",), {})
     tests = "; ".join(dict.fromkeys(f"{one.test}, because {one.why}" for one in shown))
     together = max(one.comparisons for one in found)
-    among = f" Intervals and p-values corrected for {together} comparisons (Bonferroni, Holm)." if together > 1 else ""
+    among = (
+        f" P-values after Holm's correction for {together} comparisons, intervals after Bonferroni's." if together > 1 else ""
+    )
     left = f" {len(found) - len(shown)} more in --json." if len(found) > len(shown) else ""
     return [
         Text(""),

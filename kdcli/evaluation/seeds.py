@@ -159,6 +159,6 @@ def _no_test(what: str) -> _Test:
     """Without any spread: how much seeds do is what a difference is held against, and here they do nothing."""
     return _Test(
         "No test",
-        f"{what}, so that nothing shows how much a seed changes: it changes nothing here, or the runs are copies",
+        f"{what}, so that nothing shows how far that may vary by chance",
         1.0,
     )
