@@ -156,7 +156,7 @@ def _unpaired_test(ours: Floats, theirs: Floats, spread: _Spread) -> _Test:
 
 
 def _no_test(what: str) -> _Test:
-    """Without any spread: how much seeds do is what a difference is held against, and here they do nothing."""
+    """Without any spread: how far a difference varies between seeds is what it is held against."""
     return _Test(
         "No test",
         f"{what}, so that nothing shows how far that may vary by chance",
