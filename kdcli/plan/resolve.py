@@ -28,6 +28,7 @@ from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import (
     COFINETUNE,
+    ColumnsPlan,
     HopPlan,
     Plan,
     SplitPlan,
@@ -382,6 +383,15 @@ def _task_plan(task: Task, starter: bool) -> TaskPlan:
         starter=starter,
         splits=dict(splits),
         notes=list(task.notes),
+        columns=None
+        if task.columns is None
+        else ColumnsPlan(
+            text=task.columns.text,
+            pair=task.columns.pair,
+            label=task.columns.label,
+            given=list(task.columns.given),
+            left_out=list(task.columns.left_out),
+        ),
     )
 
 
