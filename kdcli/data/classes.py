@@ -193,9 +193,7 @@ def _refuse_two_spellings(columns: Columns, label: str, values: Iterable[str]) -
             f"one class is written in {len(spelled)} ways in column {label!r}: "
             + ", ".join(f"{ascii(value) if _look_alike(spelled) else repr(value)}" for value in spelled),
             "one way of writing each class",
-            "; ".join(
-                f"{count_rows(len(found))} of {value!a} ({where_rows(columns, found)})" for value, found in rows.items()
-            ),
+            "; ".join(f"{count_rows(len(found))} of {value!a} ({where_rows(columns, found)})" for value, found in rows.items()),
         )
     )
 

@@ -5,6 +5,7 @@ Find what was named, read the data once, ask every model, compare, hold the gate
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,9 +91,7 @@ def evaluate(request: EvaluateRequest, events: Events) -> Evaluated:
     _check(request, runs, plans)
     events.emit(WorkStarted("reading the data"))
     task, own_data = _task(request, targets, plans)
-    split = TEST if request.data.test is not None and request.split is None else _split(task, request.split)
-    if split in task.unscored:
-        raise task.unscored[split]
+    split = _split(task, request.split or ("test" if request.data.test is not None else None))
     rows = labelled(task, split)
     events.emit(Note(f"{task.name}, {split} split, {len(rows)} rows from {rows.source}"))
     for note in task.notes:
@@ -241,7 +240,11 @@ def _check(request: EvaluateRequest, runs: Sequence[Target], plans: dict[str, Pl
         RequestError: a run without its student, a gate without a teacher, a place that cannot be written to.
     """
     problems = [
-        Problem(str(target.path), "has no student yet", remedy=f"kdcli distill --resume --out {target.path}")
+        Problem(
+            str(target.path),
+            "has no student yet",
+            remedy=shlex.join(["kdcli", "distill", "--resume", "--out", str(target.path)]),
+        )
         for target in runs
         if plans[target.name].student is not None and not RunFolder(target.path).student.is_dir()
     ]

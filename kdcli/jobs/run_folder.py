@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -133,7 +134,9 @@ def new_run(out: Path | None, task: str, what: str) -> RunFolder:
                     f"--out {out}",
                     "is there already",
                     "a folder that is new or empty",
-                    remedy=f"--resume --out {out} to go on with it" if (out / "plan.yaml").is_file() else "another --out",
+                    remedy=f"--resume --out {shlex.quote(str(out))} to go on with it"
+                    if (out / "plan.yaml").is_file()
+                    else "another --out",
                 )
             )
         refuse_unwritable(out, f"--out {out}")

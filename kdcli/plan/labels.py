@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Sequence
 
 from kdcli.data.task import Task
@@ -30,10 +32,9 @@ def match_labels(where: str, head_labels: Sequence[str], task: Task) -> list[int
     remedy = "data with these classes, or the right names under id2label in its config.json"
     if where.startswith("--teachers "):
         name = where.removeprefix("--teachers ").partition("=")[0]
-        remedy = (
-            f"--set 'teachers.labels.{name}=[{_brief(task.labels, 3)}]' in the order of its outputs, or "
-            "--set teachers.cofinetune.which=all to drop its head and co-finetune it"
-        )
+        retrain = "--set teachers.cofinetune.which=all to drop its head and co-finetune it"
+        named = f"--set {shlex.quote(_labels_in_recipe(name, task.labels))} in the order of its outputs, or "
+        remedy = named + retrain if len(head_labels) == count else retrain
     raise RequestError(
         Problem(
             where,
@@ -43,6 +44,14 @@ def match_labels(where: str, head_labels: Sequence[str], task: Task) -> list[int
             remedy,
         )
     )
+
+
+def _labels_in_recipe(name: str, labels: Sequence[str]) -> str:
+    """``teachers.labels.NAME=[…]`` with every class as text, whatever YAML would take it for."""
+    listed = json.dumps(list(labels), ensure_ascii=False)
+    if re.fullmatch(r"[A-Za-z_][\w-]*", name):
+        return f"teachers.labels.{name}={listed}"
+    return f"teachers.labels={{{json.dumps(name, ensure_ascii=False)}: {listed}}}"
 
 
 def _plain(label: str) -> str:
