@@ -12,7 +12,7 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcli.data.readers import Columns
+from kdcli.data.table import Columns
 from kdcli.data.values import count_rows, where_rows
 from kdcli.errors import Problem, RequestError, did_you_mean
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdcli.data.presets import PRESETS
-from kdcli.data.readers import Columns
+from kdcli.data.table import Columns
 from kdcli.errors import Problem, RequestError, did_you_mean
 
 NO_PAIR = "none"

@@ -7,7 +7,7 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from kdcli.data.readers import Columns
+from kdcli.data.table import Columns
 from kdcli.errors import Problem, RequestError
 
 if TYPE_CHECKING:

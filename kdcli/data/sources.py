@@ -14,7 +14,8 @@ from kdcli.data.classes import Classes, check_trainable, classes_of_cells, refus
 from kdcli.data.columns import Choice, choose, fixed, index_columns, like
 from kdcli.data.hub import hub_columns
 from kdcli.data.presets import PRESETS, FileLayout, Preset
-from kdcli.data.readers import SUFFIXES, Columns, read
+from kdcli.data.readers import SUFFIXES, read
+from kdcli.data.table import Columns
 from kdcli.data.task import DEV, TEST, TRAIN, UNLABELLED, Split, Task
 from kdcli.data.values import (
     check_labels,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from kdcli.data.columns import Choice
-from kdcli.data.readers import Columns
+from kdcli.data.table import Columns
 from kdcli.errors import Problem, RequestError
 
 # What pandas, NumPy and Python write for a missing value; nobody calls a class so.
@@ -45,15 +46,12 @@ def without_rows(columns: Columns, rows: Sequence[int]) -> Columns:
     def renumbered(found: dict[str, list[int]]) -> dict[str, list[int]]:
         return {name: [places[row] for row in those if row in places] for name, those in found.items()}
 
-    return Columns(
-        {name: [cells[row] for row in kept] for name, cells in columns.cells.items()},
-        columns.source,
-        columns.fingerprint,
-        [columns.lines[row] for row in kept],
-        columns.skipped,
-        renumbered(columns.missing),
-        renumbered(columns.structured),
-        columns.notes,
+    return replace(
+        columns,
+        cells={name: [cells[row] for row in kept] for name, cells in columns.cells.items()},
+        lines=[columns.lines[row] for row in kept],
+        missing=renumbered(columns.missing),
+        structured=renumbered(columns.structured),
     )
 
 

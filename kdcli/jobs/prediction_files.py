@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from kdcli.data.classes import Classes
 from kdcli.data.columns import index_columns
-from kdcli.data.readers import Columns, read
+from kdcli.data.readers import read
+from kdcli.data.table import Columns
 from kdcli.data.task import Split, Task
 from kdcli.data.values import check_labels, count_rows, where_rows
 from kdcli.errors import Problem, RequestError, did_you_mean

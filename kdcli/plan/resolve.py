@@ -235,7 +235,7 @@ def _kind_and_order(
         return "cofinetune", None
     labels = recipe.teachers.labels.get(checkpoint.name, labels)
     try:
-        return kind, match_labels(_where(checkpoint), labels, task)
+        return kind, match_labels(_where(checkpoint), labels, task, checkpoint.name)
     except RequestError as error:
         problems.extend(error)
         return kind, None

@@ -10,8 +10,8 @@ import pytest
 
 from kdcli.data import sources
 from kdcli.data.hub import columns_of
-from kdcli.data.readers import Columns
 from kdcli.data.sources import DataRequest, load_scored, load_task
+from kdcli.data.table import Columns
 from kdcli.data.task import DEV, TEST, TRAIN, Task
 from kdcli.errors import Problem, RequestError
 

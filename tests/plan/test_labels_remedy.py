@@ -30,7 +30,7 @@ from kdcli.recipe.document import Override
 def test_printed_labels_are_read_as_they_were_meant(name: str, labels: tuple[str, ...]) -> None:
     task = Task("t", labels, labels, "accuracy", {TEST: Split(["x"], None, np.array([0]), "d.csv", "f")})
     with pytest.raises(RequestError) as caught:
-        match_labels(f"--teachers {name}=folder", [f"head {row}" for row in labels], task)
+        match_labels(f"--teachers {name}=folder", [f"head {row}" for row in labels], task, name)
     flag, value, *_ = shlex.split(caught.value.problems[0].remedy.partition(" in the order")[0])
     assert flag == "--set"
     override = Override.parse(value)
