@@ -115,8 +115,8 @@ def _order(columns: Columns, name: str, task: Task, rows: Split) -> tuple[NDArra
             )
         )
     if found:
-        ((order, how),) = found.items()
-        return np.array(order, dtype=np.int64), how
+        ((places, how),) = found.items()
+        return np.array(places, dtype=np.int64), how
     return _by_text(columns, task, rows)
 
 
