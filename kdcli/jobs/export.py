@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -355,7 +356,9 @@ def _source(request: ExportRequest, events: Events) -> _Source:
     run.refuse_half(plan)
     if not run.student.is_dir():
         what = "has teachers and no student" if plan.student is None else "has no student yet"
-        raise RequestError(Problem(str(run.path), what, remedy=f"kdcli distill --resume --out {run.path}"))
+        raise RequestError(
+            Problem(str(run.path), what, remedy=shlex.join(["kdcli", "distill", "--resume", "--out", str(run.path)]))
+        )
     events.emit(WorkStarted("reading the data"))
     task = load_task_of(TrainRequest.model_validate(plan.request).data, run)
     order = list(range(len(task.labels)))

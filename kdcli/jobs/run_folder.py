@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -189,7 +190,7 @@ class RunFolder:
                         Problem(
                             str(folder / pattern.replace("*", "")),
                             "is missing: the model is there in part",
-                            remedy=f"remove {whole}; kdcli {plan.request['command']} --resume --out {self.path} makes it again",
+                            remedy=f"remove {whole}; kdcli {plan.request['command']} --resume --out {shlex.quote(str(self.path))} makes it again",
                         )
                     )
 
@@ -206,7 +207,9 @@ class RunFolder:
                 f"--out {self.path}",
                 "is there already",
                 "a folder that is new or empty",
-                remedy=f"--resume --out {self.path} to go on with it" if self.plan.is_file() else "another --out",
+                remedy=f"--resume --out {shlex.quote(str(self.path))} to go on with it"
+                if self.plan.is_file()
+                else "another --out",
             )
         )
 
