@@ -186,11 +186,12 @@ class RunFolder:
             for pattern in ("config.json", "model*.safetensors", "tokenizer.json"):
                 if not any(folder.glob(pattern)):
                     whole = self.teachers if folder.parent == self.teachers else folder
+                    again = f"kdcli {plan.request['command']} --resume --out {shlex.quote(str(self.path))}"
                     raise RequestError(
                         Problem(
                             str(folder / pattern.replace("*", "")),
                             "is missing: the model is there in part",
-                            remedy=f"remove {whole}; kdcli {plan.request['command']} --resume --out {shlex.quote(str(self.path))} makes it again",
+                            remedy=f"remove {whole}; {again} makes it again",
                         )
                     )
 
