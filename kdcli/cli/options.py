@@ -66,11 +66,29 @@ Unlabelled = Annotated[
         "--unlabelled", help="File with further texts without labels, which the student is taught on.", rich_help_panel=_DATA
     ),
 ]
-TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column with the text.", rich_help_panel=_DATA)]
-TextPairColumn = Annotated[
-    str | None, typer.Option("--text-pair-column", help="Column with the second text of a pair.", rich_help_panel=_DATA)
+TextColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--text-column", help="Column with the text. Default: guessed by its name; the plan says which.", rich_help_panel=_DATA
+    ),
 ]
-LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column with the class.", rich_help_panel=_DATA)]
+TextPairColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--text-pair-column",
+        help="Column with the second text of a pair; none for single texts. Default: guessed by the two names, such as "
+        "question and sentence.",
+        rich_help_panel=_DATA,
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--label-column",
+        help="Column with the class. Default: guessed by its name; the plan says which.",
+        rich_help_panel=_DATA,
+    ),
+]
 Metric = Annotated[
     str | None,
     typer.Option(
@@ -199,6 +217,7 @@ def data_request(
 
     if data is None and task in (None, "starter"):
         given = {"--eval": eval, "--test": test, "--text-column": text_column, "--label-column": label_column}
+        given["--text-pair-column"] = text_pair_column
         for flag, value in given.items():
             if value is not None:
                 raise RequestError(Problem(f"{flag} {value}", "needs --data (or --task) as well"))

@@ -59,9 +59,21 @@ def _task_lines(plan: Plan) -> RenderableType:
     lines = [
         f"[bold]Task[/] {escape(task.name)}: {len(task.labels)} classes, {task.metric}, "
         f"{'pairs of texts' if task.pairs else 'single texts'}; rows: {splits}",
+        *_column_lines(plan),
         f"[bold]Recipe[/] {escape(plan.recipe.name)}: {escape(plan.recipe.summary)}",
     ]
     return Text.from_markup("\n".join(lines))
+
+
+def _column_lines(plan: Plan) -> list[str]:
+    """What each column of the data stands for."""
+    from kdcli.data.columns import Choice
+
+    found = plan.task.columns
+    if found is None:
+        return []
+    choice = Choice(found.text, found.pair, found.label, tuple(found.given), tuple(found.left_out))
+    return [f"[bold]Columns[/] {escape(str(choice))}"]
 
 
 def _models_tables(plan: Plan, width: int) -> list[RenderableType]:

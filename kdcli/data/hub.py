@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+from typing import TYPE_CHECKING
 
-from kdcli.data.readers import Columns
+from kdcli.data.table import Columns
 from kdcli.errors import Problem, RequestError
+
+if TYPE_CHECKING:
+    import datasets
 
 
 def go_offline_without_connection(name: str) -> None:
@@ -26,7 +32,14 @@ def go_offline_without_connection(name: str) -> None:
 
 
 def hub_columns(name: str, configuration: str | None, split: str, flag: str) -> Columns:
-    """One split of a Hub dataset, class indices as class names. Raises KeyError where the split does not exist."""
+    """One split of a Hub dataset, class indices as class names.
+
+    A class index of −1 (a hidden label), a null and NaN are missing values.
+
+    Raises:
+        KeyError: the split does not exist.
+        RequestError: the data set cannot be loaded.
+    """
     import datasets
 
     go_offline_without_connection(name)
@@ -47,10 +60,38 @@ def hub_columns(name: str, configuration: str | None, split: str, flag: str) -> 
                 remedy="--data DIR with the files on this machine",
             )
         ) from error
-    cells: dict[str, list[str]] = {}
-    for column, feature in dataset.features.items():
-        values = dataset[column]
-        is_class = isinstance(feature, datasets.ClassLabel)
-        cells[column] = [feature.int2str(value) if is_class else str(value) for value in values]
-    lines = list(range(1, len(dataset) + 1))
-    return Columns(cells, f"{name}:{split}", str(dataset._fingerprint)[:16], lines)
+    return columns_of(dataset, f"{name}:{split}")
+
+
+def columns_of(dataset: datasets.Dataset, source: str) -> Columns:
+    """A data set of the ``datasets`` library as a table of text."""
+    columns = Columns({}, source, str(dataset._fingerprint)[:16], list(range(1, len(dataset) + 1)))
+    for name, feature in dataset.features.items():
+        values = list(dataset[name])
+        missing = [row for row, value in enumerate(values) if _is_missing(value, feature)]
+        structured = [row for row, value in enumerate(values) if isinstance(value, list | dict | tuple)]
+        gone = set(missing)
+        columns.cells[name] = ["" if row in gone else _as_text(value, feature) for row, value in enumerate(values)]
+        if missing:
+            columns.missing[name] = missing
+        if structured:
+            columns.structured[name] = structured
+    return columns
+
+
+def _is_missing(value: object, feature: object) -> bool:
+    import datasets
+
+    if isinstance(feature, datasets.ClassLabel):
+        return value is None or value == -1
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _as_text(value: object, feature: object) -> str:
+    import datasets
+
+    if isinstance(feature, datasets.ClassLabel) and isinstance(value, int):
+        return str(feature.int2str(value))
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict | tuple) else str(value)

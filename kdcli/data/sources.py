@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdcli.data.classes import Classes, check_trainable, classes_of_cells, refuse_regression, unknown_label
+from kdcli.data.columns import Choice, choose, fixed, index_columns, like
 from kdcli.data.hub import hub_columns
 from kdcli.data.presets import PRESETS, FileLayout, Preset
-from kdcli.data.readers import SUFFIXES, Columns, read
+from kdcli.data.readers import SUFFIXES, read
+from kdcli.data.table import Columns
 from kdcli.data.task import DEV, TEST, TRAIN, UNLABELLED, Split, Task
+from kdcli.data.values import (
+    check_labels,
+    check_texts,
+    count_rows,
+    doubtful_labels,
+    overlap,
+    rows_without,
+    where_rows,
+    without_rows,
+)
 from kdcli.errors import Problem, RequestError, did_you_mean
 
 HELD_OUT = 0.1
 _HOLD_OUT_SEED = 0
 _BROKEN_ROWS_IN_PRESETS = 0.001
 _STEMS = {TRAIN: ("train",), DEV: ("dev", "validation", "valid", "val", "eval"), TEST: ("test",)}
-_TEXT_NAMES = ("text", "sentence", "title", "question", "content", "review", "utterance", "query", "sentence1")
-_LABEL_NAMES = ("label", "labels", "category", "intent", "class", "target", "topic")
+_HUB_SPLITS = {TRAIN: ("train",), DEV: ("validation", "dev", "valid", "val", "eval"), TEST: ("test",)}
+_MOST_NAMED = 5
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -45,12 +58,54 @@ class DataRequest:
         """Whether nothing was said, so that the starter task is meant."""
         return self.task in (None, "starter") and self.data is None
 
+    @property
+    def is_one_file(self) -> bool:
+        """Whether a file was named, and nothing that would say what it is to be divided into."""
+        alone = self.task is None and self.eval is None and self.test is None
+        return alone and self.data is not None and Path(self.data).is_file()
+
+
+def load_scored(request: DataRequest, classes: Sequence[str] = ()) -> Task:
+    """All rows of one file as a test split, for models that are scored on it and not trained.
+
+    Nothing is held out, and a single row or a single class is enough.
+
+    Args:
+        request: names a file (see :attr:`DataRequest.is_one_file`).
+        classes: those of the model that is scored, in the order of its outputs. The task takes them where they cover the
+            file's labels; else its classes are the file's own, for the caller to match.
+
+    Raises:
+        RequestError: missing or broken file, wrong column, a row without a text or a label.
+    """
+    assert request.data is not None
+    path = Path(request.data)
+    columns = read(path)
+    choice = choose(columns, request.text_column, request.text_pair_column, request.label_column, needs_label=False)
+    if choice.label is None:
+        raise _no_labels(columns, request.label_column or "label")
+    table = _Table(columns, choice)
+    _check_table(TEST, table)
+    cells = columns.cells[choice.label]
+    nameless = all(re.fullmatch(r"LABEL_\d+", name) for name in classes)
+    known = tuple(map(str, range(len(classes)))) if nameless else tuple(classes)
+    found = Classes(known, known)
+    if not classes or any(found.find(value) is None for value in set(cells)):
+        refuse_regression(columns, choice.label)
+        found = classes_of_cells(columns, choice.label)
+    split = _split(table, found)
+    notes = _notes_of_tables({TEST: table}, found, preset=False)
+    name = _custom_name(request)
+    return Task(name, found.names, found.written, request.metric or "accuracy", {TEST: split}, tuple(notes), choice)
+
 
 def load_task(request: DataRequest) -> Task:
     """Read the splits, match the labels and hold a dev split out of train where none was given.
 
+    A test split without labels is left out with a note: nothing is trained on it, and :attr:`Task.unscored` says why.
+
     Raises:
-        RequestError: unknown task, missing or broken file, wrong column, unknown label, one class only.
+        RequestError: unknown task, missing or broken file, wrong column, unknown label, one class only, a row without a value.
     """
     if request.task is not None:
         preset = _preset(request.task)
@@ -59,15 +114,13 @@ def load_task(request: DataRequest) -> Task:
     else:
         tables = _custom_tables(request)
         task = _build(_custom_name(request), tables, None, request.metric or "accuracy")
-    return _with_unlabelled(_with_dev(_with_fewer_rows(task, request.train_rows)), request)
+    return _with_overlaps(_with_unlabelled(_with_dev(_with_fewer_rows(task, request.train_rows)), request))
 
 
 @dataclass(frozen=True)
 class _Table:
     columns: Columns
-    text: str
-    pair: str | None
-    label: str | None
+    choice: Choice
 
 
 def _preset(name: str) -> Preset:
@@ -98,8 +151,7 @@ def _preset_tables(preset: Preset, request: DataRequest) -> dict[str, _Table]:
     for split, layout in preset.files.items():
         path = _first_existing(folder, layout)
         if path is not None:
-            columns = read(path, layout.header, broken_rows_allowed=_BROKEN_ROWS_IN_PRESETS)
-            tables[split] = _table(columns, layout.text, layout.pair, layout.label, request)
+            tables[split] = _preset_table(path, layout, split)
         elif split == TRAIN:
             raise RequestError(
                 Problem(
@@ -111,10 +163,26 @@ def _preset_tables(preset: Preset, request: DataRequest) -> dict[str, _Table]:
             )
     for split, given in ((DEV, request.eval), (TEST, request.test)):
         if given is not None:
-            layout = preset.files[DEV]
-            columns = read(Path(given), layout.header, broken_rows_allowed=_BROKEN_ROWS_IN_PRESETS)
-            tables[split] = _table(columns, layout.text, layout.pair, layout.label, request)
+            tables[split] = _preset_table(Path(given), preset.files[DEV], split)
     return tables
+
+
+def _preset_table(path: Path, layout: FileLayout, split: str) -> _Table:
+    """A file as it is distributed, without its few rows that lack a value."""
+    columns = read(path, layout.header, broken_rows_allowed=_BROKEN_ROWS_IN_PRESETS)
+    choice = fixed(columns, layout.text, layout.pair, layout.label, needs_label=split != TEST)
+    return _Table(_without_few_broken(columns, choice), choice)
+
+
+def _without_few_broken(columns: Columns, choice: Choice) -> Columns:
+    """Known data sets have a few rows without a text: these are left out with a note; more of them are refused later."""
+    names = [name for name in (choice.text, choice.pair, choice.label) if name is not None]
+    gone = sorted({row for name in names for row in rows_without(columns, name, words=False)})
+    if not gone or len(gone) > max(1, _BROKEN_ROWS_IN_PRESETS * len(columns)):
+        return columns
+    kept = without_rows(columns, gone)
+    note = f"{columns.source}: left out {count_rows(len(gone))} without a text or a label ({where_rows(columns, gone)})"
+    return replace(kept, notes=[*columns.notes, note])
 
 
 def _first_existing(folder: Path, layout: FileLayout) -> Path | None:
@@ -126,7 +194,17 @@ def _custom_tables(request: DataRequest) -> dict[str, _Table]:
     given = _custom_files(request)
     if given is None:
         return _hub_tables(request)
-    return {split: _custom_table(path, request) for split, path in given.items()}
+    return _tables_of({split: read(path) for split, path in given.items()}, request)
+
+
+def _tables_of(tables: Mapping[str, Columns], request: DataRequest) -> dict[str, _Table]:
+    """All splits with the columns of the training split."""
+    train = tables[TRAIN]
+    first = choose(train, request.text_column, request.text_pair_column, request.label_column)
+    others = {split: columns for split, columns in tables.items() if split != TRAIN}
+    return {TRAIN: _Table(train, first)} | {
+        split: _Table(columns, like(columns, first, train.source)) for split, columns in others.items()
+    }
 
 
 def _custom_files(request: DataRequest) -> dict[str, Path] | None:
@@ -164,122 +242,125 @@ def _files_in(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _custom_table(path: Path, request: DataRequest) -> _Table:
-    columns = read(path)
-    names = list(columns.cells)
-    text = request.text_column or _guess(names, _TEXT_NAMES)
-    label = request.label_column or _guess(names, _LABEL_NAMES)
-    pair = request.text_pair_column
-    if pair is None and text == "sentence1" and "sentence2" in names:
-        pair = "sentence2"
-    if text is None or label is None:
-        missing, flag = ("text", "--text-column") if text is None else ("label", "--label-column")
-        raise RequestError(
-            Problem(
-                str(path),
-                f"no column could be taken as the {missing}",
-                f"a column called {missing}, or {flag} NAME",
-                ", ".join(names),
-                _layout_hint(path) or columns.hint,
-            )
+def _no_labels(columns: Columns, label: str) -> RequestError:
+    return RequestError(
+        Problem(
+            columns.source,
+            f"has no labels: there is no column {label!r}",
+            "a column with the class of each row, under the same name in all files (--label-column NAME)",
+            ", ".join(columns.cells),
         )
-    return _table(columns, text, pair, label, request)
+    )
 
 
-def _layout_hint(path: Path) -> str:
-    folders = {part.lower().replace("-", "").replace("_", "") for part in path.parts}
-    known = [name for name in PRESETS if name in folders]
-    return f"--task {known[0]}" if known else ""
+def _check_table(split: str, table: _Table) -> None:
+    """Every row has its texts and its label.
+
+    Raises:
+        RequestError: with the number of rows that have not, and the first lines.
+    """
+    check_texts(table.columns, table.choice)
+    if table.choice.label is not None:
+        check_labels(table.columns, table.choice.label, _way_on(split, table))
 
 
-def _guess(names: list[str], known: tuple[str, ...]) -> str | None:
-    lowered = {name.lower(): name for name in names}
-    return next((lowered[name] for name in known if name in lowered), None)
-
-
-def _table(columns: Columns, text: str, pair: str | None, label: str, request: DataRequest) -> _Table:
-    asked = {"--text-column": text, "--text-pair-column": pair, "--label-column": label}
-    for flag, name in asked.items():
-        if name is not None and name not in columns.cells:
-            raise RequestError(
-                Problem(
-                    columns.source,
-                    f"there is no column {name!r}",
-                    f"one of {', '.join(columns.cells)}",
-                    remedy=f"{flag} " + (_nearest(name, list(columns.cells))),
-                )
-            )
-        _refuse_missing(columns, name)
-    return _Table(columns, text, pair, label)
-
-
-def _refuse_missing(columns: Columns, name: str | None) -> None:
-    if name is not None and name in columns.missing:
-        line = columns.lines[columns.missing[name][0]]
-        raise RequestError(Problem(f"{columns.source}:{line}", f"the value of {name!r} is missing or null"))
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    hint = did_you_mean(name, names)
-    return hint.split("'")[1] if hint else names[0]
+def _way_on(split: str, table: _Table) -> str:
+    """What can be done about rows without a label."""
+    if not Path(table.columns.source).exists():
+        kept = f"dataset.filter(lambda row: row[{table.choice.label!r}] != -1).to_csv({split + '.csv'!r})"
+        return f"--data DIR with the labelled rows in files: {kept}"
+    if split == TRAIN:
+        return "take these rows out of the file; --unlabelled FILE takes them as texts that the student is taught on"
+    return "take these rows out of the file: what has no label cannot be scored"
 
 
 def _build(name: str, tables: Mapping[str, _Table], labels: dict[str, str] | None, metric: str) -> Task:
-    if labels is None:
-        raw = _sorted_labels(tables[TRAIN])
-        labels = {value: value for value in raw}
-    classes = {value: row for row, value in enumerate(labels)}
-    if labels.keys() != set(labels.values()):
-        classes |= {readable: row for row, readable in enumerate(labels.values())}
-    notes = []
-    splits = {}
+    tables, unscored = _scorable(tables)
     for split, table in tables.items():
-        splits[split] = _split(table, classes, list(labels))
+        _check_table(split, table)
+    train = tables[TRAIN]
+    assert train.choice.label is not None
+    preset = labels is not None
+    odd: list[str] = []
+    if labels is not None:
+        classes = Classes(tuple(labels.values()), tuple(labels), open=False)
+        if len(set(train.columns.cells[train.choice.label])) < 2:
+            check_trainable(train.columns, train.choice.label)
+    else:
+        odd = check_trainable(train.columns, train.choice.label)
+        classes = classes_of_cells(train.columns, train.choice.label)
+    notes = _notes_of_tables(tables, classes, preset=preset) + odd
+    notes += [f"{split} is not scored: {error.problems[0].where} {error.problems[0].what}" for split, error in unscored.items()]
+    splits = {split: _split(table, classes) for split, table in tables.items()}
+    return Task(name, classes.names, classes.written, metric, splits, tuple(notes), train.choice, unscored)
+
+
+def _scorable(tables: Mapping[str, _Table]) -> tuple[dict[str, _Table], dict[str, RequestError]]:
+    """The splits with labels, and why the test split is not among them where it has none at all.
+
+    Raises:
+        RequestError: the dev split has no labels.
+    """
+    unscored = {}
+    label = tables[TRAIN].choice.label
+    assert label is not None
+    for split, table in tables.items():
+        error = _without_any_label(table, label)
+        if error is not None and split == TEST:
+            unscored[split] = error
+        elif error is not None:
+            raise error
+    return {split: table for split, table in tables.items() if split not in unscored}, unscored
+
+
+def _without_any_label(table: _Table, label: str) -> RequestError | None:
+    if table.choice.label is None:
+        return _no_labels(table.columns, label)
+    if len(rows_without(table.columns, table.choice.label)) == len(table.columns):
+        what = f"has no labels: none of its {count_rows(len(table.columns))} has one in column {table.choice.label!r}"
+        return RequestError(Problem(table.columns.source, what, "the class of each row"))
+    return None
+
+
+def _notes_of_tables(tables: Mapping[str, _Table], classes: Classes, *, preset: bool) -> list[str]:
+    notes = []
+    for table in tables.values():
+        source = table.columns.source
         if table.columns.skipped:
-            notes.append(f"{table.columns.source}: left out {len(table.columns.skipped)} broken rows")
-    _refuse_single_class(splits[TRAIN], tables[TRAIN], list(labels.values()))
-    return Task(name, tuple(labels.values()), tuple(labels), metric, splits, tuple(notes))
+            notes.append(f"{source}: left out {len(table.columns.skipped)} broken rows")
+        notes += table.columns.notes
+        assert table.choice.label is not None
+        cells = table.columns.cells[table.choice.label]
+        alike = classes.otherwise_written(cells)
+        notes += [f"{source}: {sentence}" for sentence in alike[:_MOST_NAMED]]
+        if len(alike) > _MOST_NAMED:
+            notes.append(f"{source}: {len(alike) - _MOST_NAMED} more classes are written otherwise than in the first file")
+        if not preset:
+            notes += doubtful_labels(table.columns, table.choice.label)
+            said = f"{source}: columns taken: {table.choice}"
+            if not table.choice.is_plain and not any(str(table.choice) in note for note in notes):
+                notes.append(said)
+    return notes
 
 
-def _sorted_labels(table: _Table) -> list[str]:
-    assert table.label is not None
-    values = set(table.columns.cells[table.label])
-    numbers = all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in values)
-    return sorted(values, key=lambda value: (float(value), value)) if numbers else sorted(values)
+def _split(table: _Table, classes: Classes) -> Split:
+    columns, choice = table.columns, table.choice
+    label = choice.label
+    assert label is not None
+    labels = classes.indices(
+        columns.cells[label], lambda row: _unknown(columns, label, row, classes.written)
+    )  # fmt: skip
+    pairs = None if choice.pair is None else columns.cells[choice.pair]
+    ids = {name: columns.cells[name] for name in index_columns(columns) if name in choice.left_out}
+    return Split(columns.cells[choice.text], pairs, labels, columns.source, columns.fingerprint, ids)
 
 
-def _split(table: _Table, classes: Mapping[str, int], known: list[str]) -> Split:
-    assert table.label is not None
-    cells = table.columns.cells
-    labels = np.empty(len(table.columns), dtype=np.int64)
-    for row, value in enumerate(cells[table.label]):
-        if value not in classes:
-            raise RequestError(
-                Problem(
-                    f"{table.columns.source}:{table.columns.lines[row]}",
-                    f"unknown label {value!r} in column {table.label!r}",
-                    "one of " + ", ".join(known[:20]) + ("…" if len(known) > 20 else ""),
-                    remedy=did_you_mean(value, known),
-                )
-            )
-        labels[row] = classes[value]
-    pairs = None if table.pair is None else cells[table.pair]
-    return Split(cells[table.text], pairs, labels, table.columns.source, table.columns.fingerprint)
-
-
-def _refuse_single_class(split: Split, table: _Table, names: list[str]) -> None:
-    assert split.labels is not None
-    present = np.unique(split.labels)
-    if len(present) < 2:
-        raise RequestError(
-            Problem(
-                table.columns.source,
-                f"all {len(split)} rows have the same label",
-                "at least two classes",
-                repr(names[int(present[0])]),
-                "--label-column NAME, if another column holds the classes",
-            )
-        )
+def _unknown(columns: Columns, label: str, row: int, known: Sequence[str]) -> RequestError:
+    try:
+        refuse_regression(columns, label)
+    except RequestError as error:
+        return error
+    return unknown_label(columns, label, row, known)
 
 
 def _with_fewer_rows(task: Task, rows: int | None) -> Task:
@@ -289,8 +370,21 @@ def _with_fewer_rows(task: Task, rows: int | None) -> Task:
         raise RequestError(Problem(f"--train-rows {rows}", "is too few to train on", "2 or more"))
     chosen = np.random.default_rng(_HOLD_OUT_SEED).permutation(len(task.train))[:rows]
     note = f"train: {rows} of {len(task.train)} rows, drawn at random (--train-rows)"
-    splits = dict(task.splits) | {TRAIN: task.train.select(np.sort(chosen))}
-    return replace(task, splits=splits, notes=(*task.notes, note))
+    drawn = task.train.select(np.sort(chosen))
+    assert task.train.labels is not None
+    assert drawn.labels is not None
+    gone = sorted(set(task.train.labels.tolist()) - set(drawn.labels.tolist()))
+    if len(set(drawn.labels.tolist())) < 2:
+        raise RequestError(Problem(f"--train-rows {rows}", "draws rows of a single class", remedy="more rows"))
+    notes = [note]
+    if gone:
+        notes.append(f"train: none of the rows that were drawn is of {_named_classes(task, gone)}")
+    return replace(task, splits=dict(task.splits) | {TRAIN: drawn}, notes=(*task.notes, *notes))
+
+
+def _named_classes(task: Task, places: Sequence[int]) -> str:
+    shown = ", ".join(repr(task.labels[place]) for place in places[:_MOST_NAMED])
+    return f"{len(places)} class{'' if len(places) == 1 else 'es'} ({shown}{', …' if len(places) > _MOST_NAMED else ''})"
 
 
 def _with_unlabelled(task: Task, request: DataRequest) -> Task:
@@ -301,20 +395,30 @@ def _with_unlabelled(task: Task, request: DataRequest) -> Task:
     if not path.is_file():
         raise RequestError(Problem(f"--unlabelled {path}", "there is no such file"))
     columns = read(path)
-    names = list(columns.cells)
-    text = request.text_column if request.text_column in names else _guess(names, _TEXT_NAMES)
-    pair = (request.text_pair_column or "sentence2") if task.has_pairs else None
-    for what, flag, name in (("text", "--text-column", text), ("second text", "--text-pair-column", pair)):
-        if (what == "text" or pair is not None) and name not in names:
-            raise RequestError(Problem(str(path), f"no column could be taken as the {what}", f"{flag} NAME", ", ".join(names)))
-        _refuse_missing(columns, name)
-    assert text is not None
-    pairs = None if pair is None else columns.cells[pair]
-    more = Split(columns.cells[text], pairs, None, columns.source, columns.fingerprint)
+    assert task.columns is not None
+    choice = like(columns, task.columns, task.train.source)
+    check_texts(columns, choice)
+    pairs = None if choice.pair is None else columns.cells[choice.pair]
+    more = Split(columns.cells[choice.text], pairs, None, columns.source, columns.fingerprint)
     if not len(more):
         raise RequestError(Problem(str(path), "has no rows"))
     note = f"unlabelled: {len(more)} rows from {path.name}, for the student alone"
-    return replace(task, splits=dict(task.splits) | {UNLABELLED: more}, notes=(*task.notes, note))
+    splits = dict(task.splits) | {UNLABELLED: more}
+    return replace(task, splits=splits, notes=(*task.notes, *columns.notes, note))
+
+
+def _with_overlaps(task: Task) -> Task:
+    """Notes on samples that stand in two splits: what was trained on proves nothing."""
+    notes = []
+    known = {name: split for name, split in task.splits.items() if name in (TRAIN, DEV, TEST)}
+    for first, second in ((TRAIN, DEV), (TRAIN, TEST), (DEV, TEST)):
+        if first in known and second in known:
+            shared = overlap(known[first].samples, known[second].samples)
+            if shared == len(known[second]):
+                notes.append(f"all {shared} rows of {second} are in {first} as well: a score on {second} proves nothing")
+            elif shared:
+                notes.append(f"{shared} of {len(known[second])} rows of {second} are in {first} as well, word for word")
+    return replace(task, notes=(*task.notes, *notes))
 
 
 def _with_dev(task: Task) -> Task:
@@ -325,7 +429,9 @@ def _with_dev(task: Task) -> Task:
     note = f"dev: {len(dev)} rows held out of train ({HELD_OUT:.0%}, by class, always the same ones)"
     splits = {TRAIN: task.train.select(train), DEV: task.train.select(dev)}
     splits |= {name: split for name, split in task.splits.items() if name != TRAIN}
-    return replace(task, splits=splits, notes=(*task.notes, note))
+    small = sorted(set(task.train.labels[train].tolist()) - set(task.train.labels[dev].tolist()))
+    notes = [note, f"dev: too few rows of {_named_classes(task, small)} to hold any out"] if small else [note]
+    return replace(task, splits=splits, notes=(*task.notes, *notes))
 
 
 def hold_out(labels: NDArray[np.int64], fraction: float = HELD_OUT) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -368,25 +474,24 @@ def _hub_preset_tables(preset: Preset) -> dict[str, _Table]:
     tables = {}
     for split, there in preset.hub_splits.items():
         columns = hub_columns(*preset.hub, there, f"--task {preset.name}")
-        tables[split] = _Table(columns, text, pair, label)
+        choice = fixed(columns, text, pair, label)
+        tables[split] = _Table(_without_few_broken(columns, choice), choice)
     return tables
 
 
 def _hub_tables(request: DataRequest) -> dict[str, _Table]:
     assert request.data is not None
     name, _, configuration = request.data.partition(":")
-    tables: dict[str, _Table] = {}
-    for split, candidates in {TRAIN: ("train",), DEV: ("validation", "dev"), TEST: ("test",)}.items():
+    found: dict[str, Columns] = {}
+    for split, candidates in _HUB_SPLITS.items():
         for candidate in candidates:
             try:
-                columns = hub_columns(name, configuration or None, candidate, f"--data {request.data}")
+                found[split] = hub_columns(name, configuration or None, candidate, f"--data {request.data}")
             except KeyError:
                 continue
-            names = list(columns.cells)
-            text = request.text_column or _guess(names, _TEXT_NAMES) or names[0]
-            label = request.label_column or _guess(names, _LABEL_NAMES) or names[-1]
-            tables[split] = _table(columns, text, request.text_pair_column, label, request)
             break
-    if TRAIN not in tables:
+    if TRAIN not in found:
         raise RequestError(Problem(f"--data {request.data}", "the Hub dataset has no split 'train'"))
-    return tables
+    files = ((DEV, request.eval), (TEST, request.test))
+    found |= {split: read(Path(path)) for split, path in files if path is not None}
+    return _tables_of(found, request)

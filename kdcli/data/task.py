@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kdcli.errors import RequestError
+
+if TYPE_CHECKING:
+    from kdcli.data.columns import Choice
 
 TRAIN, DEV, TEST, UNLABELLED = "train", "dev", "test", "unlabelled"
 NO_LABEL = -1
@@ -23,6 +29,7 @@ class Split:
         labels: class indices [n], int64, or None where the split has no labels.
         source: where the samples are from, for messages.
         fingerprint: sha256 of that source, first 16 hex digits.
+        ids: columns that say which row is which (``id``, ``index``, …), by name.
     """
 
     texts: Sequence[str]
@@ -30,6 +37,7 @@ class Split:
     labels: NDArray[np.int64] | None
     source: str
     fingerprint: str
+    ids: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -46,6 +54,7 @@ class Split:
             texts=[self.texts[row] for row in rows],
             pairs=None if self.pairs is None else [self.pairs[row] for row in rows],
             labels=None if self.labels is None else self.labels[np.asarray(rows, dtype=np.int64)],
+            ids={name: [cells[row] for row in rows] for name, cells in self.ids.items()},
         )
 
 
@@ -60,6 +69,8 @@ class Task:
         metric: the figure that decides (one of :data:`METRICS`).
         splits: ``train``, ``dev`` and perhaps ``test``, ``unlabelled`` and further evaluation splits.
         notes: what the user should know about how the splits came to be.
+        columns: what the columns of the files stand for.
+        unscored: splits that are there and cannot be scored → why.
     """
 
     name: str
@@ -68,6 +79,8 @@ class Task:
     metric: str
     splits: Mapping[str, Split]
     notes: tuple[str, ...] = field(default=())
+    columns: Choice | None = None
+    unscored: Mapping[str, RequestError] = field(default_factory=dict)
 
     def with_classes(self, names: Sequence[str]) -> Task:
         """The task with all classes of a model, where its own are some of them; else the task as it is."""
@@ -102,6 +115,7 @@ class Task:
             self.train,
             texts=[*self.train.texts, *more.texts],
             pairs=None if self.train.pairs is None else [*self.train.pairs, *(more.pairs or ())],
+            ids={},
             labels=np.concatenate([self.train.labels, np.full(len(more), NO_LABEL)]),
         )
 

@@ -14,18 +14,18 @@ import torch
 from numpy.typing import NDArray
 
 from kdcli.data.batching import Samples
-from kdcli.data.readers import read
 from kdcli.data.task import Split, Task
 from kdcli.data.tokens import tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH, predict
-from kdcli.errors import Problem, RequestError, did_you_mean
-from kdcli.evaluation.comparison import ENSEMBLE, Answer, check_answer, ensemble, unlike
+from kdcli.errors import Problem, RequestError
+from kdcli.evaluation.comparison import ENSEMBLE, Answer, ensemble, unlike
 from kdcli.evaluation.document import Kind, Role
 from kdcli.export.gate import Texts, answers
 from kdcli.export.names import precision_of
 from kdcli.export.sessions import check_provider, open_session
 from kdcli.export.sessions import run as run_session
+from kdcli.jobs.prediction_files import read_predictions
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.jobs.targets import Target, TargetKind
 from kdcli.jobs.teachers import answers_of, load_teachers, refuse_outputs_not_finite, trained_folder
@@ -39,7 +39,6 @@ from kdcli.plan.plan import DISTILL, Plan, TeacherPlan
 from kdcli.plan.resolve import asks_teachers
 
 Logits = NDArray[np.float32]
-_PREDICTION_COLUMNS = ("prediction", "predicted", "predictions", "label", "class", "answer")
 
 
 @dataclass
@@ -52,6 +51,7 @@ class Questions:
         device: where to compute.
         events: who is told.
         max_length: tokens per text; None takes what each model was trained with.
+        notes: how predictions made elsewhere were read.
     """
 
     task: Task
@@ -59,6 +59,7 @@ class Questions:
     device: torch.device
     events: Events
     max_length: int | None = None
+    notes: list[str] = field(default_factory=list)
     _known: dict[tuple[str, ...], tuple[Logits, int]] = field(default_factory=dict)
 
     @property
@@ -219,30 +220,8 @@ class Questions:
         return replace(answer, bytes=target.path.stat().st_size)
 
     def _predictions(self, target: Target) -> Answer:
-        columns = read(target.path)
-        name = next((name for name in columns.cells if name.lower() in _PREDICTION_COLUMNS), None)
-        if name is None:
-            raise RequestError(
-                Problem(
-                    str(target.path), "has no column with predicted classes", "a column called prediction",
-                    ", ".join(columns.cells),
-                )
-            )  # fmt: skip
-        places = {raw: row for row, raw in enumerate(self.task.raw_labels)}
-        places |= {label: row for row, label in enumerate(self.task.labels)}
-        cells = columns.cells[name]
-        for row, cell in enumerate(cells):
-            if cell not in places:
-                raise RequestError(
-                    Problem(
-                        f"{target.path}:{columns.lines[row]}",
-                        f"{cell!r} is not a class of the task",
-                        ", ".join(self.task.labels[:20]) + ("…" if len(self.task.labels) > 20 else ""),
-                        remedy=did_you_mean(cell, places),
-                    )
-                )
-        predictions = np.array([places[cell] for cell in cells], dtype=np.int64)
-        check_answer(str(target.path), predictions, self.rows)
+        predictions, notes = read_predictions(target.path, self.task, self.rows)
+        self.notes += notes
         return Answer(target.name, "model", "predictions", predictions, path=str(target.path))
 
     def _order(self, target: Target, labels: Sequence[str] | None) -> list[int]:

@@ -5,12 +5,14 @@ Find what was named, read the data once, ask every model, compare, hold the gate
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from kdcli.data.sources import DataRequest
+from kdcli.data.sources import DataRequest, load_scored
 from kdcli.data.task import DEV, TEST, Task
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.errors import Problem, Problems, RequestError
@@ -21,6 +23,7 @@ from kdcli.evaluation.metrics import check_metric
 from kdcli.files import write_text
 from kdcli.jobs.asking import Questions, classes_of
 from kdcli.jobs.insides import measure_insides, suggested_recipe
+from kdcli.jobs.ownership import owned
 from kdcli.jobs.preparation import load_task_of
 from kdcli.jobs.proof import kept_insides, write_comparison, write_proof
 from kdcli.jobs.run_folder import RunFolder, refuse_unwritable
@@ -84,22 +87,33 @@ def evaluate(request: EvaluateRequest, events: Events) -> Evaluated:
         RequestError: nothing there, wrong data, labels that do not match, a gate without its figure.
     """
     targets = find_targets(request.targets)
+    writes = len(targets) == 1 and targets[0].kind == "run" and request.out is None and request.data.data is None
+    with owned(targets[0].path) if writes else nullcontext():
+        return _evaluate(request, targets, events)
+
+
+def _evaluate(request: EvaluateRequest, targets: Sequence[Target], events: Events) -> Evaluated:
     plans = {target.name: RunFolder(target.path).read_plan() for target in targets if target.kind == "run"}
+    for target in targets:
+        if target.kind == "run":
+            RunFolder(target.path).refuse_half(plans[target.name])
     runs = [target for target in targets if target.kind == "run"]
     alone = runs[0] if len(runs) == 1 else None
     _check(request, runs, plans)
     events.emit(WorkStarted("reading the data"))
     task, own_data = _task(request, targets, plans)
-    split = _split(task, request.split)
+    split = _split(task, request.split or ("test" if request.data.test is not None else None))
     rows = labelled(task, split)
     events.emit(Note(f"{task.name}, {split} split, {len(rows)} rows from {rows.source}"))
+    for note in task.notes:
+        events.emit(Note(note))
     _refuse_other_classes(task, targets, plans)
     questions = Questions(task, split, resolve_device(request.device), events, request.max_length)
     notes = _other_data(task, split, runs, plans)
     notes += [note for plan in plans.values() for note in plan.notes_on_baseline] if alone is not None else []
     answers = _answers(questions, request, targets, plans)
     events.emit(WorkStarted("comparing"))
-    evaluation = with_gates(compare(task, split, answers, notes), request.gates)
+    evaluation = with_gates(compare(task, split, answers, [*notes, *questions.notes]), request.gates)
     for note in evaluation.notes:
         events.emit(Note(note))
     if len(targets) == 1 and alone is not None and own_data and request.out is None:
@@ -119,10 +133,10 @@ def _task(request: EvaluateRequest, targets: Sequence[Target], plans: dict[str, 
     given = request.data
     runs = [target for target in targets if target.kind == "run"]
     asked = TrainRequest.model_validate(plans[runs[0].name].request).data if runs else None
-    if _is_one_file(given) and (asked is None or asked.task is not None):
-        task = _of_one_file(given)
+    if given.is_one_file and (asked is None or asked.task is not None):
+        task = load_scored(given, _known_classes(targets, plans))
     elif asked is not None:
-        more = replace(given, data=None, test=given.data) if _is_one_file(given) else given
+        more = replace(given, data=None, test=given.data) if given.is_one_file else given
         fields = {name: value for name, value in vars(more).items() if value is not None}
         task = load_task_of(replace(asked, **fields), RunFolder(runs[0].path))
     elif given.is_starter:
@@ -140,17 +154,6 @@ def _task(request: EvaluateRequest, targets: Sequence[Target], plans: dict[str, 
     said = any((given.eval, given.test, given.metric, request.max_length, request.teachers))
     own = asked is not None and given.is_starter and not said
     return task, own
-
-
-def _is_one_file(data: DataRequest) -> bool:
-    """Whether a file was named, and nothing that would say what it is to be divided into."""
-    return data.task is None and data.data is not None and Path(data.data).is_file() and data.eval is None and data.test is None
-
-
-def _of_one_file(data: DataRequest) -> Task:
-    """All rows of a file, as a test split; there is nothing to train on."""
-    task = load_task_of(replace(data, test=data.data), RunFolder(Path()))
-    return replace(task, splits={TEST: task.splits[TEST]}, notes=())
 
 
 def _known_classes(targets: Sequence[Target], plans: dict[str, Plan]) -> Sequence[str]:
@@ -225,7 +228,9 @@ def _answers_of_runs(questions: Questions, runs: Sequence[Target], plans: dict[s
 
 
 def _split(task: Task, asked: str | None) -> str:
-    split = asked or (TEST if TEST in task.splits else DEV)
+    split = asked or (TEST if TEST in task.splits or (TEST in task.unscored and DEV not in task.splits) else DEV)
+    if split in task.unscored:
+        raise task.unscored[split]
     if split not in task.splits:
         raise RequestError(
             Problem(
@@ -245,7 +250,11 @@ def _check(request: EvaluateRequest, runs: Sequence[Target], plans: dict[str, Pl
         RequestError: a run without its student, a gate without a teacher, a place that cannot be written to.
     """
     problems = [
-        Problem(str(target.path), "has no student yet", remedy=f"kdcli distill --resume --out {target.path}")
+        Problem(
+            str(target.path),
+            "has no student yet",
+            remedy=shlex.join(["kdcli", "distill", "--resume", "--out", str(target.path)]),
+        )
         for target in runs
         if plans[target.name].student is not None and not RunFolder(target.path).student.is_dir()
     ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +36,7 @@ from kdcli.export.serving import write_predict
 from kdcli.export.sessions import check_provider, open_session
 from kdcli.export.variants import DEFAULT, Asked, Variant, Workshop
 from kdcli.files import whole_folder, write_json
+from kdcli.jobs.ownership import owned
 from kdcli.jobs.preparation import load_task_of
 from kdcli.jobs.proof import refresh_report
 from kdcli.jobs.run_folder import RunFolder, find_run
@@ -167,6 +170,16 @@ def export(request: ExportRequest, events: Events) -> Export:
     check_provider(request.device)
     if request.benchmark != "off":
         resolve_device(request.device)
+    with owned(find_run(request.target).path) if _writes_into_run(request) else nullcontext():
+        return _export(request, events)
+
+
+def _writes_into_run(request: ExportRequest) -> bool:
+    """Whether the export goes into a run's own folder."""
+    return request.out is None and (request.target is None or (request.target / "plan.yaml").is_file())
+
+
+def _export(request: ExportRequest, events: Events) -> Export:
     source = _source(request, events)
     model: Any = load_classifier(source.checkpoint).eval()
     tokenizer = load_tokenizer(source.checkpoint)
@@ -343,9 +356,12 @@ def _source(request: ExportRequest, events: Events) -> _Source:
         return _checkpoint_source(request, target, events)
     run = find_run(target)
     plan = run.read_plan()
+    run.refuse_half(plan)
     if not run.student.is_dir():
         what = "has teachers and no student" if plan.student is None else "has no student yet"
-        raise RequestError(Problem(str(run.path), what, remedy=f"kdcli distill --resume --out {run.path}"))
+        raise RequestError(
+            Problem(str(run.path), what, remedy=shlex.join(["kdcli", "distill", "--resume", "--out", str(run.path)]))
+        )
     events.emit(WorkStarted("reading the data"))
     task = load_task_of(TrainRequest.model_validate(plan.request).data, run)
     order = list(range(len(task.labels)))

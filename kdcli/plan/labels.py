@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Sequence
 
 from kdcli.data.task import Task
 from kdcli.errors import Problem, RequestError
 
 
-def match_labels(where: str, head_labels: Sequence[str], task: Task) -> list[int]:
+def match_labels(where: str, head_labels: Sequence[str], task: Task, teacher: str | None = None) -> list[int]:
     """For each class of the task, the index of the teacher's output that stands for it.
 
     Names are compared without regard to case and to the kind of separator, with the task's class names and with what its
     files write. Names that say nothing (``LABEL_0``, …) are taken in order only where the files number their classes from 0.
+
+    Args:
+        where: the flag or the model, for messages.
+        head_labels: the classes of the head, in the order of its outputs.
+        task: the task.
+        teacher: the name under which a recipe knows the model, for the way out.
 
     Raises:
         RequestError: the names do not match; with both lists.
@@ -29,11 +37,10 @@ def match_labels(where: str, head_labels: Sequence[str], task: Task) -> list[int
         return list(range(count))
     remedy = "data with these classes, or the right names under id2label in its config.json"
     if where.startswith("--teachers "):
-        name = where.removeprefix("--teachers ").partition("=")[0]
-        remedy = (
-            f"--set 'teachers.labels.{name}=[{_brief(task.labels, 3)}]' in the order of its outputs, or "
-            "--set teachers.cofinetune.which=all to drop its head and co-finetune it"
-        )
+        name = teacher or where.removeprefix("--teachers ").partition("=")[0]
+        retrain = "--set teachers.cofinetune.which=all to drop its head and co-finetune it"
+        named = f"--set {shlex.quote(_labels_in_recipe(name, task.labels))} in the order of its outputs, or "
+        remedy = named + retrain if len(head_labels) == count else retrain
     raise RequestError(
         Problem(
             where,
@@ -43,6 +50,14 @@ def match_labels(where: str, head_labels: Sequence[str], task: Task) -> list[int
             remedy,
         )
     )
+
+
+def _labels_in_recipe(name: str, labels: Sequence[str]) -> str:
+    """``teachers.labels.NAME=[…]`` with every class as text, whatever YAML would take it for."""
+    listed = json.dumps(list(labels), ensure_ascii=False)
+    if re.fullmatch(r"[A-Za-z_][\w-]*", name):
+        return f"teachers.labels.{name}={listed}"
+    return f"teachers.labels={{{json.dumps(name, ensure_ascii=False)}: {listed}}}"
 
 
 def _plain(label: str) -> str:

@@ -156,8 +156,24 @@ class SplitPlan(_Part):
     fingerprint: str
 
 
+class ColumnsPlan(_Part):
+    """The columns of the data.
+
+    Attributes:
+        text, pair, label: what is taken as the text, the second text and the class.
+        given: those of them that were named by the user or by a known task; the others were guessed by their names.
+        left_out: columns that are not used.
+    """
+
+    text: str
+    pair: str | None
+    label: str | None
+    given: list[str]
+    left_out: list[str]
+
+
 class TaskPlan(_Part):
-    """The task."""
+    """The task; ``columns`` is not there in plans of earlier versions."""
 
     name: str
     labels: list[str]
@@ -166,6 +182,7 @@ class TaskPlan(_Part):
     starter: bool
     splits: dict[str, SplitPlan]
     notes: list[str]
+    columns: ColumnsPlan | None = None
 
 
 class Estimate(_Part):

@@ -29,6 +29,7 @@ from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import (
     COFINETUNE,
+    ColumnsPlan,
     HopPlan,
     Plan,
     SplitPlan,
@@ -251,7 +252,7 @@ def _kind_and_order(
         return "cofinetune", None
     labels = recipe.teachers.labels.get(checkpoint.name, labels)
     try:
-        return kind, match_labels(_where(checkpoint), labels, task)
+        return kind, match_labels(_where(checkpoint), labels, task, checkpoint.name)
     except RequestError as error:
         problems.extend(error)
         return kind, None
@@ -399,6 +400,15 @@ def _task_plan(task: Task, starter: bool) -> TaskPlan:
         starter=starter,
         splits=dict(splits),
         notes=list(task.notes),
+        columns=None
+        if task.columns is None
+        else ColumnsPlan(
+            text=task.columns.text,
+            pair=task.columns.pair,
+            label=task.columns.label,
+            given=list(task.columns.given),
+            left_out=list(task.columns.left_out),
+        ),
     )
 
 

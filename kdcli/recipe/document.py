@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+import shlex
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, ClassVar
@@ -218,11 +220,17 @@ def _no_such_place(override: Override, depth: int, target: Any) -> RequestError:
     size = f", which has {len(target)} entries" if isinstance(target, list) else ""
     remedy = ""
     if depth > 0 and not isinstance(target, list):
-        nested = reduce(lambda inner, key: f"{{{key}: {inner}}}", reversed(override.path[depth:]), brief(override.value))
-        remedy = f"--set '{inside}={nested}'"
+        nested = reduce(lambda inner, key: f"{{{_flow(key)}: {inner}}}", reversed(override.path[depth:]), _flow(override.value))
+        remedy = f"--set {shlex.quote(f'{inside}={nested}')}"
     return RequestError(
         Problem(override.flag, f"there is no {brief(override.path[depth])} in {inside}{size}", "", brief(target), remedy)
     )
+
+
+def _flow(value: Any) -> str:
+    """A value as it is written in a line of YAML: words that can be nothing else as they are, the rest as JSON."""
+    is_word = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w-]*", value) and parse(value, "").data == value
+    return str(value) if is_word else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def at(data: Any, key: Key) -> Any:

@@ -280,7 +280,7 @@ def test_the_document_fits_its_schema(tiny_run: TinyRun) -> None:
     found = scored(tiny_run[0], gates=(Gate.parse("min-score", "0.1"),))
     schema = Evaluation.model_json_schema(mode="serialization")
     jsonschema.validate(found.model_dump(mode="json"), schema)
-    assert schema["properties"]["format"]["const"] == 2
+    assert schema["properties"]["format"]["const"] == 3
 
 
 def test_a_model_is_not_held_against_teachers_that_it_never_had(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_weights_by_error_are_refused_for_text_without_labels(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("name,other\na,b\n", "no column could be taken as the text"), ("text\n", "no rows"), (None, "no such file")],
+    [("name,other\na,b\n", "there is no column .text., which is the text in"), ("text\n", "no rows"), (None, "no such file")],
 )
 def test_unlabelled_file_that_cannot_be_used_is_refused(
     content: str | None, message: str, tiny_data: Path, tmp_path: Path

@@ -87,7 +87,7 @@ def test_refusal_lists_both_sides_and_the_two_ways_out() -> None:
     problem = refused(["ham", "spam"], task("negative", "positive"))
     assert problem.expected == "negative, positive"
     assert problem.found == "ham, spam"
-    assert "--set 'teachers.labels.bert=[negative, positive]'" in problem.remedy
+    assert """--set 'teachers.labels.bert=["negative", "positive"]'""" in problem.remedy
     assert "--set teachers.cofinetune.which=all" in problem.remedy
 
 
@@ -101,7 +101,8 @@ def test_long_lists_are_cut_with_their_length() -> None:
 
 @pytest.mark.parametrize("where", ["--teachers bert=/my models/tiny model", "--teachers bert=./a=b", WHERE])
 def test_remedy_names_the_teacher_whatever_its_path(where: str) -> None:
-    assert "teachers.labels.bert=" in refused(["ham"], task("a", "b"), where).remedy
+    assert "teachers.labels.bert=" in refused(["ham", "eggs"], task("a", "b"), where).remedy
+    assert "teachers.labels" not in refused(["ham"], task("a", "b"), where).remedy
 
 
 def test_classes_that_differ_only_in_separators_are_never_mixed_up() -> None:
