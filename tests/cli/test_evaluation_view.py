@@ -83,6 +83,8 @@ def test_every_figure_is_there_at_any_width_and_with_long_names(width: int) -> N
             assert f"{model.retention.value:.1%}" in text
             assert f"{model.retention.low:.1%}–{model.retention.high:.1%}" in text
     for one in found.differences:
+        assert one.low is not None
+        assert one.high is not None
         assert f"{100 * one.low:+.1f} to {100 * one.high:+.1f}" in text
     assert "1.2" in text
 

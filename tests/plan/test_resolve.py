@@ -521,6 +521,7 @@ def test_every_figure_of_the_models_is_shown_at_any_width(width: int, desk: Desk
     lines = out.getvalue().splitlines()
     assert all(len(line) <= width for line in lines)
     words = " ".join(lines).replace("\n", " ").split()
-    for model in (*plan.teachers, plan.student_or_fail):
+    models: list[Any] = [*plan.teachers, plan.student_or_fail]
+    for model in models:
         figures = (model.layers, model.width, model.heads, model.vocabulary, parameters_text(model.parameters))
         assert {str(figure) for figure in figures} <= set(words)
