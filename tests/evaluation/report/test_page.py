@@ -92,7 +92,7 @@ def test_every_section_appears_with_its_data(whole: tuple[Path, Reader]) -> None
     sections = whole[1].sections
     assert list(sections) == SECTIONS
     expected = {
-        "scores": ["student", "majority class", "138", "34.5\u00a0M", "The same on dev", "McNemar's exact test"],
+        "scores": ["student", "majority class", "138", "34.5M", "The same on dev", "McNemar's exact test"],
         "inherited": ["teacher right", "student wrong", "answered differently", "words"],
         "calibration": ["best temperature", "right, %", "confidence, %"],
         "classes": ["negative", "positive", "precision", "F1 of", "Confusions of student"],
