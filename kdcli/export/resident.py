@@ -39,13 +39,14 @@ def of_onnx(path: Path, inputs: Inputs, threads: int) -> dict[str, int]:
 def of_checkpoint(folder: Path, inputs: Inputs, threads: int) -> dict[str, int]:
     """The same of a checkpoint in torch; its weights are read once, since they are mapped and not yet in memory."""
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+    from transformers import AutoModel, AutoModelForSequenceClassification
 
+    from kdcli.models.configuration import read_configuration
     from kdcli.models.loading import load_classifier, load_encoder
 
     torch.set_num_threads(threads)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    classifies = any("ForSequenceClassification" in name for name in config.architectures or [])
+    found = read_configuration(folder)
+    config, classifies = found.config, any("ForSequenceClassification" in name for name in found.architectures)
     with torch.device("meta"):
         (AutoModelForSequenceClassification if classifies else AutoModel).from_config(config)
     tensors = {name: torch.from_numpy(values) for name, values in inputs.items()}

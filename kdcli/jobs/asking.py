@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,10 +28,12 @@ from kdcli.jobs.prediction_files import read_predictions
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.jobs.targets import Target, TargetKind, unlike
 from kdcli.jobs.teachers import answers_of, load_teachers, trained_folder
-from kdcli.models.checkpoints import SHARED_HEAD, Checkpoint, Reference, describe, fetch_weights, parse_references
+from kdcli.models.checkpoints import Checkpoint, Reference, describe, fetch_weights, parse_references
+from kdcli.models.head_file import read_shared_head
 from kdcli.models.loading import load_classifier, load_tokenizer, text_limit
 from kdcli.models.student import STUDENT, StudentLearner
 from kdcli.models.teachers import Teacher
+from kdcli.models.weights import weight_bytes
 from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import DISTILL, Plan, TeacherPlan
 from kdcli.plan.resolve import asks_teachers
@@ -254,12 +255,14 @@ def classes_of(target: Target) -> Sequence[str]:
     if target.kind == "teacher":
         return _shared_classes(target)
     folder = _folder_of(target.path) if target.kind == "onnx" else target.path
-    return describe(Reference(target.name, str(folder), "model"), weights=False).head_labels or ()
+    found = describe(Reference(target.name, str(folder), "model"), weights=target.kind == "checkpoint")
+    found.check_head()
+    load_tokenizer(folder)
+    return found.head_labels or ()
 
 
 def _shared_classes(target: Target) -> list[str]:
-    labels: list[str] = json.loads((target.path.resolve().parent / SHARED_HEAD).read_text(encoding="utf-8"))["labels"]
-    return labels
+    return list(read_shared_head(target.path.resolve().parent).labels)
 
 
 def classifier_answers(folder: Path, rows: Split, max_length: int, device: torch.device) -> tuple[Logits, int]:
@@ -272,7 +275,7 @@ def classifier_answers(folder: Path, rows: Split, max_length: int, device: torch
 
 
 def _answer(name: str, role: Role, kind: Kind, logits: Logits, size: int | None, path: Path, run: str | None = None) -> Answer:
-    weights = sum(file.stat().st_size for file in path.glob("model*.safetensors")) if path.is_dir() else 0
+    weights = weight_bytes(path) if path.is_dir() else 0
     return Answer(name, role, kind, logits.argmax(-1), logits, size, weights or None, run, str(path))
 
 
@@ -281,7 +284,9 @@ def _order(where: str, labels: Sequence[str], task: Task) -> list[int]:
 
 
 def _described(target: Target) -> Checkpoint:
-    return describe(Reference(target.name, str(target.path), "model"))
+    found = describe(Reference(target.name, str(target.path), "model"))
+    found.check_head()
+    return found
 
 
 def _folder_of(file: Path) -> Path:

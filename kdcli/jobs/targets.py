@@ -15,7 +15,8 @@ from kdcli.data.readers import SUFFIXES
 from kdcli.errors import Problem, RequestError
 from kdcli.export.names import precision_of
 from kdcli.jobs.run_folder import find_run
-from kdcli.models.checkpoints import SHARED_HEAD
+from kdcli.models.head_file import shared_head_of
+from kdcli.models.weights import has_weights
 from kdcli.plan.plan import Plan
 
 TargetKind = Literal["run", "checkpoint", "teacher", "onnx", "predictions"]
@@ -87,8 +88,8 @@ def _opened(path: Path) -> Iterator[Target]:
         raise RequestError(
             Problem(str(path), "there is no such run, checkpoint or file", remedy=f"relative paths begin at {Path.cwd()}")
         )
-    elif (path / "config.json").is_file() and any(path.glob("model*.safetensors")):
-        yield Target(name, path, "teacher" if _under_shared_head(path) else "checkpoint")
+    elif (path / "config.json").is_file() and has_weights(path):
+        yield Target(name, path, "checkpoint" if shared_head_of(path) is None else "teacher")
     elif files := sorted((path / "onnx").glob(f"*{_ONNX}")):
         yield from (Target(*_file(file)) for file in files)
     elif runs := _runs_in(path):
@@ -123,11 +124,6 @@ def _file(path: Path) -> tuple[str, Path, TargetKind]:
 def _runs_in(folder: Path) -> list[Path]:
     """The finished or begun runs in a folder, without the link to the latest."""
     return sorted(path for path in folder.iterdir() if not path.is_symlink() and (path / "plan.yaml").is_file())
-
-
-def _under_shared_head(folder: Path) -> bool:
-    head = folder.resolve().parent / SHARED_HEAD
-    return head.is_file() and folder.resolve().name in json.loads(head.read_text(encoding="utf-8"))["teachers"]
 
 
 def _with_unique_names(targets: Sequence[Target]) -> list[Target]:

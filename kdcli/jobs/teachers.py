@@ -29,6 +29,7 @@ from kdcli.models.checkpoints import Reference, describe, fetch_weights
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_encoder, load_tokenizer
 from kdcli.models.teachers import CofinetunedTeachers, Teacher
+from kdcli.models.weights import has_weights
 from kdcli.plan.plan import COFINETUNE, Plan, TeacherPlan
 from kdcli.plan.stages import steps
 
@@ -147,7 +148,7 @@ def _answer_fold(
 def weights_folder(teacher: TeacherPlan) -> Path:
     """The folder with a teacher's weights as the user gave them; fetched from the Hub where they are not there yet."""
     folder = Path(teacher.folder)
-    if any(folder.glob("model*.safetensors")):
+    if has_weights(folder) and folder.parent.name != "snapshots":
         return folder
     return fetch_weights(describe(Reference(teacher.name, teacher.reference, "--teachers")))
 

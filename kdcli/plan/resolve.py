@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -18,7 +17,8 @@ from kdcli.data.tokens import fingerprint as tokenizer_fingerprint
 from kdcli.data.tokens import tokenise
 from kdcli.errors import Problem, Problems, RequestError
 from kdcli.models import checkpoints
-from kdcli.models.checkpoints import SHARED_HEAD, Checkpoint, Reference
+from kdcli.models.checkpoints import Checkpoint, Reference
+from kdcli.models.head_file import read_shared_head
 from kdcli.models.loading import load_tokenizer, quiet_transformers
 from kdcli.plan.architecture import parameter_count
 from kdcli.plan.blueprint import Blueprint, plan_student
@@ -228,13 +228,15 @@ def _kind_and_order(
     kind: TeacherKind
     if checkpoint.shared_head is not None:
         kind = "cofinetuned"
-        labels = json.loads((checkpoint.shared_head / SHARED_HEAD).read_text(encoding="utf-8"))["labels"]
+        labels = list(read_shared_head(checkpoint.shared_head).labels)
     elif checkpoint.head_labels is not None:
         kind, labels = "finetuned", list(checkpoint.head_labels)
     else:
         return "cofinetune", None
     labels = recipe.teachers.labels.get(checkpoint.name, labels)
     try:
+        if kind == "finetuned":
+            checkpoint.check_head("--set teachers.cofinetune.which=all drops its head and co-finetunes it")
         return kind, match_labels(_where(checkpoint), labels, task, checkpoint.name)
     except RequestError as error:
         problems.extend(error)
