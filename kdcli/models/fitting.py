@@ -209,7 +209,7 @@ def check_encoder(folder: Path, found: Configuration, fit: Fit, model: Any, head
         raise RequestError(
             Problem(
                 str(folder),
-                f"{some} the encoder's {len(own)} tensors {'is' if gone else 'are not'} there: they are not what config.json says",
+                f"{some} the encoder's {len(own)} tensors {'is' if gone else 'are not'} there: not what config.json says",
                 f"{named}: {few(missing)}",
                 few(fit.unused) if gone and fit.unused else f"{len(own) - len(missing)} of them, {len(headers)} tensors in all",
                 _mending(folder, prefix, str(model.base_model_prefix)),
@@ -221,8 +221,8 @@ def check_encoder(folder: Path, found: Configuration, fit: Fit, model: Any, head
             Problem(
                 f"{found.path}  num_hidden_layers",
                 "the weights have more blocks than it says, which would be left out",
-                f"no {few(more)}" if len(more) == 1 else few(more),
-                f"{found.config.num_hidden_layers}",
+                f"{found.config.num_hidden_layers} blocks in the weights",
+                few(more),
                 "the configuration that was saved with the weights",
             )
         )

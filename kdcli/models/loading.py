@@ -12,8 +12,8 @@ from torch import nn
 
 from kdcli.errors import Problem, RequestError
 from kdcli.models.checkpoints import Checkpoint
-from kdcli.models.configuration import Configuration, read_configuration
-from kdcli.models.fitting import Fit, check_buildable, check_encoder, check_kind_of_task, few, place
+from kdcli.models.configuration import Configuration, longest_input, read_configuration
+from kdcli.models.fitting import Fit, check_buildable, check_encoder, check_kind_of_task, few, is_plain, place
 from kdcli.models.json_file import brief
 from kdcli.models.segments import follow_model
 from kdcli.models.tokenizer import checked_tokenizer
@@ -108,9 +108,19 @@ def _load(folder: Path, *, classifier: bool) -> tuple[Any, Configuration, Fit, M
         opened.enter_context(torch.random.fork_rng(devices=[]))
         try:
             model, fit = place(found.config, slices, classifier=classifier)
+            if not is_plain(found.config):
+                _try(model, found.config)
         except RequestError:
             raise
         except Exception as error:  # transformers raises errors of every kind
             said = brief(f"{type(error).__name__}: {error}")
             raise RequestError(Problem(str(folder), "the weights cannot be loaded", found=said)) from error
     return model, found, fit, slices
+
+
+def _try(model: Any, config: Any) -> None:
+    """Run the model on a few tokens: some faults of a configuration show there alone."""
+    token = next(row for row in (5, 1, 0) if row < config.vocab_size and row != config.pad_token_id)
+    ids = torch.full((1, min(8, longest_input(config))), token)
+    with torch.inference_mode():
+        model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))

@@ -113,8 +113,8 @@ def _refuse_odd_settings(folder: Path, written: Mapping[str, Any], tokenizer: An
     kind = tokenizer.pad_token_type_id
     if type(kind) is not int or kind < 0:
         raise refused(path, "pad_token_type_id", "is no kind of segment", "0", kind)
-    inputs = tokenizer.model_input_names
-    if not isinstance(inputs, list | tuple) or not all(isinstance(name, str) for name in inputs):
+    inputs = written.get("model_input_names", list(tokenizer.model_input_names))
+    if not isinstance(inputs, list) or "input_ids" not in inputs or not all(isinstance(name, str) for name in inputs):
         raise refused(path, "model_input_names", "is not a list of names", '["input_ids", "attention_mask"]', inputs)
 
 

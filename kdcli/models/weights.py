@@ -6,11 +6,11 @@ Shards lie in the checkpoint's folder; the links of the Hub's cache, from ``snap
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kdcli.data.readers import fingerprint
 from kdcli.errors import Problem, RequestError
@@ -190,20 +190,26 @@ def _conversion(folder: Path) -> str:
     if not files:
         return "save it from the library that it was trained with: model.save_pretrained(folder)"
     code = (
-        f"import torch; from safetensors.torch import save_file; d = {str(folder.resolve()) + '/'!r}; "
-        f"t = {{k: v.clone().contiguous() for f in {files!r} for k, v in "
-        f"torch.load(d + f, map_location='cpu', weights_only=True).items()}}; "
-        f"save_file(t, d + {SINGLE!r}, {{'format': 'pt'}})"
+        f"import torch; from safetensors.torch import save_file; d = {_quoted(folder.resolve())}; "
+        f"t = {{k: v.clone().contiguous() for f in {_quoted(files)} for k, v in "
+        'torch.load(d + "/" + f, map_location="cpu", weights_only=True).items()}; '
+        f'save_file(t, d + "/{SINGLE}", {{"format": "pt"}})'
     )
     return f"python -c {shlex.quote(code)}"
 
 
 def renaming(folder: Path, prefix: str) -> str:
     """A command that takes ``prefix`` from the names of a checkpoint's tensors and leaves everything else as it is."""
-    files: Any = [file.name for file in weight_files(folder)]
+    files = [file.name for file in weight_files(folder)]
     code = (
-        f"from safetensors.torch import load, save_file; from pathlib import Path; d = Path({str(folder.resolve())!r}); "
-        f"t = {{k.removeprefix({prefix!r}): v.clone() for f in {files!r} for k, v in load((d / f).read_bytes()).items()}}; "
-        f"save_file(t, d / {SINGLE!r}, {{'format': 'pt'}})"
+        f"from safetensors.torch import load, save_file; from pathlib import Path; d = Path({_quoted(folder.resolve())}); "
+        f"t = {{k.removeprefix({_quoted(prefix)}): v.clone() for f in {_quoted(files)} "
+        "for k, v in load((d / f).read_bytes()).items()}; "
+        f'save_file(t, d / "{SINGLE}", {{"format": "pt"}})'
     )
     return f"python -c {shlex.quote(code)}"
+
+
+def _quoted(value: object) -> str:
+    """Python code of a text or a list of texts, in double quotes, which a shell's single quotes leave as they are."""
+    return json.dumps(value if isinstance(value, list) else str(value))
