@@ -127,11 +127,11 @@ class Questions:
     def named_teachers(self, text: str, known: Collection[str]) -> list[Answer]:
         """Teachers that were named on their own, and with several of them their ensemble; ``known`` names are taken."""
         found = []
-        for reference in parse_references(text, "--teachers"):
-            described = describe(reference)
+        for described in [describe(reference) for reference in parse_references(text, "--teachers")]:
+            described.check_head()
             folder = fetch_weights(described)
             kind: TargetKind = "checkpoint" if described.shared_head is None else "teacher"
-            answer = self.model(Target(unlike(reference.name, known), folder, kind))
+            answer = self.model(Target(unlike(described.name, known), folder, kind))
             found.append(replace(answer, role="teacher"))
         return [*found, ensemble(unlike(ENSEMBLE, known), found)] if len(found) > 1 else found
 
@@ -170,6 +170,8 @@ class Questions:
             folder = trained_folder(planned, run)
             key = self._key(planned, run, plan)
             if key not in self._known:
+                if self.max_length is not None:
+                    self._length(_described(Target(planned.name, folder, "teacher")))
                 self.events.emit(WorkStarted(f"asking teacher {planned.name}"))
                 teacher = load_teachers(plan, run, [planned])[0]
                 logits = answers_of(teacher, folder, self.rows, length, self.device, EVALUATION_BATCH)
@@ -184,17 +186,19 @@ class Questions:
         return found
 
     def _checkpoint(self, target: Target) -> Answer:
-        return self._classifier(target, "model", self.max_length or text_limit(_described(target)))
+        return self._classifier(target, "model", self._length(_described(target)))
 
     def _classifier(self, target: Target, role: Role, length: int) -> Answer:
-        order = self._order(target, _described(target).head_labels)
+        described = _described(target)
+        order = self._order(target, described.head_labels)
+        self._length(described, length)
         logits, size = classifier_answers(target.path, self.rows, length, self.device)
         return _answer(target.name, role, "checkpoint", logits[:, order], size, target.path)
 
     def _cofinetuned(self, target: Target) -> Answer:
         order = self._order(target, _shared_classes(target))
         teacher = Teacher.cofinetuned(target.path.resolve().name, target.path.resolve(), order)
-        length = self.max_length or text_limit(_described(target))
+        length = self._length(_described(target))
         logits = answers_of(teacher, target.path, self.rows, length, self.device, EVALUATION_BATCH)
         return _answer(target.name, "model", "checkpoint", logits, teacher.parameter_count, target.path)
 
@@ -203,7 +207,7 @@ class Questions:
         found = describe(Reference(target.name, str(folder), "model"), weights=False)
         order = self._order(target, found.head_labels)
         session = open_session(target.path, torch.get_num_threads(), self.onnx_device)
-        read_by = Texts.of(load_tokenizer(folder), self.rows.samples, length or self.max_length or text_limit(found))
+        read_by = Texts.of(load_tokenizer(folder), self.rows.samples, length or self._length(found))
         logits = answers(lambda inputs: run_session(session, inputs), read_by)
         if not np.isfinite(logits).all():
             raise RequestError(Problem(str(target.path), "answers with numbers that are not finite"))
@@ -214,6 +218,19 @@ class Questions:
         predictions, notes = read_predictions(target.path, self.task, self.rows)
         self.notes += notes
         return Answer(target.name, "model", "predictions", predictions, path=str(target.path))
+
+    def _length(self, found: Checkpoint, asked: int | None = None) -> int:
+        """Tokens per text: what was asked for, which a model has to have the positions for, or as many as it takes."""
+        asked = asked or self.max_length
+        if asked is not None and asked > found.max_length:
+            raise RequestError(
+                Problem(
+                    f"--max-length {asked}",
+                    f"is longer than {found.name} can take",
+                    f"at most {found.max_length}, as {found.folder / 'config.json'} says",
+                )
+            )
+        return asked or text_limit(found)
 
     def _order(self, target: Target, labels: Sequence[str] | None) -> list[int]:
         if labels is None:

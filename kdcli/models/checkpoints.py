@@ -264,12 +264,12 @@ def fetch_weights(checkpoint: Checkpoint) -> Path:
     Raises:
         RequestError: the Hub cannot be reached.
     """
-    if _is_whole(checkpoint.folder):
+    if is_whole(checkpoint.folder):
         return checkpoint.folder
     return snapshot(checkpoint.reference, "--teachers", ["*.json", "*.txt", "*.model", "*.safetensors"])
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
     """Whether weights are there; of a snapshot of the Hub's cache with an index, all that it names."""
     if folder.resolve().parent.name != "snapshots":
         return has_weights(folder)

@@ -14,6 +14,7 @@ from typing import Any
 
 from kdcli.errors import Problem, RequestError, did_you_mean
 from kdcli.models.json_file import blamed, brief, read_object, refused, shown
+from kdcli.models.json_file import written as values_of
 
 SINGLE_LABEL = "single_label_classification"
 CONFIG = "config.json"
@@ -88,6 +89,14 @@ class Configuration:
 _LABELS = 'a name for each output from 0: {"0": "negative", "1": "positive"}'
 
 
+def quiet_transformers() -> None:
+    """Keep transformers from writing bars and hints to the terminal, which belongs to kdcli."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def read_configuration(folder: Path, where: str = "") -> Configuration:
     """Read a model folder's configuration; ``where`` names in messages who asked for the folder.
 
@@ -97,6 +106,7 @@ def read_configuration(folder: Path, where: str = "") -> Configuration:
     path = folder / CONFIG
     if not path.is_file():
         raise _no_checkpoint(folder, where)
+    quiet_transformers()
     written = read_object(path)
     kind = _class(path, written)
     _refuse_what_is_not_for_us(path, written)
@@ -229,12 +239,12 @@ def _built(path: Path, written: Mapping[str, Any], kind: Any) -> Any:
         raise
     except Exception as error:  # transformers raises errors of every kind
         field = re.search(r"[Ff]ield '(\w+)'", str(error))
-        key = field[1] if field and field[1] in written else blamed(written, lambda content: build(kind, content))
+        keys = [field[1]] if field and field[1] in written else blamed(written, lambda content: build(kind, content))
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = brief(f"{type(error).__name__}: {lines[-1] if lines else ''}")
         raise refused(
-            path, key, "cannot be read as a model configuration", "what the architecture takes there" if key else "",
-            f"{shown(written[key])} ({said})" if key else said,
+            path, " or ".join(keys), "cannot be read as a model configuration",
+            "what the architecture takes there" if keys else "", f"{values_of(written, keys)} ({said})" if keys else said,
         ) from error  # fmt: skip
 
 

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from kdcli.errors import Problem, RequestError
 from kdcli.models.configuration import SINGLE_LABEL, Configuration, build
-from kdcli.models.json_file import blamed, brief, refused, shown
+from kdcli.models.json_file import blamed, brief, refused, written
 from kdcli.models.weights import Header, renaming
 
 BY_HEART: Mapping[str, str] = {"bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta"}  # and their prefix
-_MOST_TENSORS = 100_000
+_MOST_TENSORS = 20_000
 _MOST_NUMBERS = 2**37
 _NEVER_TRAINED = re.compile(r"(^|\.)pooler\.|(^|\.)(position_ids|token_type_ids|inv_freq)$")
 _BLOCK = re.compile(r"\.\d+\.")
@@ -117,10 +117,12 @@ def check_buildable(found: Configuration) -> None:
         skeleton(found.config, classifier=False)
     except Exception as error:  # whatever an architecture raises about its sizes
         kind = type(found.config)
-        key = blamed(found.written, lambda content: skeleton(build(kind, content), classifier=False))
+        keys = blamed(found.written, lambda content: skeleton(build(kind, content), classifier=False))
         said = brief(f"{type(error).__name__}: {error}")
-        value = f"{shown(found.written[key])} ({said})" if key else said
-        raise refused(found.path, key, f"{found.config.model_type} cannot be built from it", found=value) from error
+        value = f"{written(found.written, keys)} ({said})" if keys else said
+        raise refused(
+            found.path, " or ".join(keys), f"{found.config.model_type} cannot be built from it", found=value
+        ) from error
 
 
 def place(config: Any, tensors: Mapping[str, Any], *, classifier: bool, memory: bool = True) -> tuple[nn.Module, Fit]:

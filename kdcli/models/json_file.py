@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +92,21 @@ def refused(path: Path, key: str, what: str, expected: str = "", found: object =
     return RequestError(Problem(where, what, expected, found if isinstance(found, str) else shown(found), remedy))
 
 
-def blamed(content: Mapping[str, Any], works: Callable[[dict[str, Any]], object]) -> str:
-    """The first key without which ``works`` raises nothing; an empty string where no single key is to blame."""
+def blamed(content: Mapping[str, Any], works: Callable[[dict[str, Any]], object]) -> list[str]:
+    """The keys without any one of which ``works`` raises nothing; none where no single key is to blame."""
+    keys = []
     for key in content:
         try:
             works({name: value for name, value in content.items() if name != key})
         except Exception:
             continue
-        return key
-    return ""
+        keys.append(key)
+    return keys
+
+
+def written(content: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """The values of some keys, for messages."""
+    return ", ".join(shown(content[key]) for key in keys)
 
 
 def shown(value: object) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 from kdcli.errors import Problem, RequestError
 from kdcli.models.checkpoints import Checkpoint
 from kdcli.models.configuration import Configuration, longest_input, read_configuration
+from kdcli.models.configuration import quiet_transformers as quiet_transformers
 from kdcli.models.fitting import Fit, check_buildable, check_encoder, check_kind_of_task, few, is_plain, place
 from kdcli.models.json_file import brief
 from kdcli.models.segments import follow_model
@@ -20,14 +21,6 @@ from kdcli.models.tokenizer import checked_tokenizer
 from kdcli.models.weights import read_headers
 
 _LONGEST = 512
-
-
-def quiet_transformers() -> None:
-    """Keep transformers from writing bars and hints to the terminal, which belongs to kdcli."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from kdcli.errors import Problem, RequestError
 from kdcli.models.configuration import CONFIG, offsets, read_configuration
-from kdcli.models.json_file import blamed, brief, read_object, refused
+from kdcli.models.json_file import blamed, brief, read_object, refused, written
 
 _RULES = "tokenizer.json"
 _SETTINGS = "tokenizer_config.json"
@@ -70,9 +70,10 @@ def _broken(folder: Path, settings: Mapping[str, dict[str, Any]], error: Excepti
                 _copy(folder, Path(copy), {name: changed})
                 _load(Path(copy))
 
-        key = blamed(content, works)
-        if key:
-            return refused(folder / name, key, "cannot be read as a tokenizer", "", f"{brief(str(content[key]), 80)} ({said})")
+        keys = blamed(content, works)
+        if keys:
+            found = f"{written(content, keys)} ({said})"
+            return refused(folder / name, " or ".join(keys), "cannot be read as a tokenizer", "", found)
     remote = "auto_map" in settings.get(_SETTINGS, {})
     what = "has a tokenizer with code of its own, which is not run" if remote else "the tokenizer cannot be loaded"
     return RequestError(Problem(str(folder), what, "a tokenizer that transformers knows", said))

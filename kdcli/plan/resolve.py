@@ -75,6 +75,12 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
     loaded = load_recipe(request)
     found = _described(references, problems)
     problems.raise_if_any()
+    tokenizer = _each_once(load_tokenizer)
+    for checkpoint in found:
+        try:
+            tokenizer(checkpoint.folder)
+        except RequestError as error:
+            problems.extend(error)
     teachers = [_teacher(checkpoint, task, loaded, problems) for checkpoint in found]
     for name in loaded.recipe.teachers.labels:
         refuse_unknown(name, ("teachers", "labels", name), [checkpoint.name for checkpoint in found], loaded, problems)
@@ -98,7 +104,6 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
         problems.extend(error)
     problems.raise_if_any()
     teachers += [_assistant(hop) for hop in hops[:-1]]
-    tokenizer = _each_once(load_tokenizer)
     if hops:
         teachers = _with_same_tokens(teachers, hops[-1].blueprint, tokenizer)
     cofinetune = _cofinetune_stages(request, loaded, task, teachers)

@@ -46,7 +46,7 @@ def broken(content: bytes) -> dict[str, bytes]:
         "no UTF-8": content[:5] + b"\xff\xfe" + content[5:],
         "UTF-16": content.decode().encode("utf-16"),
         "nested without end": b'{"a":' + b"[" * 200_000,
-        "twice the same key": b'{"model_type": "bert", ' + content.lstrip()[1:],
+        "twice the same key": b'{"' + next(iter(json.loads(content))).encode() + b'": 1, ' + content.lstrip()[1:],
         "digits without end": b'{"vocab_size": ' + b"9" * 5000 + b"}",
     }
 
@@ -55,8 +55,7 @@ def outcome(work: Callable[[], object], refusal: type[Exception]) -> str:
     """``done``, ``refused``, or the name of an error that nobody foresaw."""
     try:
         work()
-    except refusal as error:
-        assert str(error)
+    except refusal:
         return "refused"
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:100]}"
