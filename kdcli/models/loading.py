@@ -84,7 +84,8 @@ def load_classifier(folder: Path) -> nn.Module:
             )
         )
     check_kind_of_task(found)
-    return model
+    classifier: nn.Module = model
+    return classifier
 
 
 def _load(folder: Path, *, classifier: bool) -> tuple[Any, Configuration, Fit, Mapping[str, Any]]:
