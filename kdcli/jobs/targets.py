@@ -73,9 +73,16 @@ def find_targets(words: Sequence[str]) -> list[Target]:
 
 def _named(word: str) -> tuple[str | None, Path]:
     name, equals, path = word.partition("=")
-    if equals and path and not Path(word).exists():
+    if equals and path and not _is_there(word) and (_is_there(path) or "/" not in name):
         return name, Path(path)
     return None, Path(word)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # longer than a name can be, or with characters that none has
+        return False
 
 
 def _opened(path: Path) -> Iterator[Target]:
