@@ -115,7 +115,7 @@ def read_configuration(folder: Path, where: str = "") -> Configuration:
     config = _built(path, written, kind)
     config._name_or_path = str(folder)
     _refuse_other_models(path, written, config)
-    _refuse_odd_sizes(path, config)
+    _refuse_odd_sizes(path, written, config)
     return Configuration(path, written, config)
 
 
@@ -251,6 +251,7 @@ def _built(path: Path, written: Mapping[str, Any], kind: Any) -> Any:
 def build(kind: Any, content: Mapping[str, Any]) -> Any:
     """A configuration of the class ``kind`` with that content; raises whatever transformers raises."""
     given = {key: value for key, value in content.items() if key not in _LEFT_OUT}
+    given["architectures"] = content.get("architectures") or []  # some classes do not expect null
     if given.get("id2label") is None:
         given.pop("id2label", None)
         given["num_labels"] = content.get("num_labels") or 2
@@ -299,11 +300,12 @@ def _generates(model_type: str) -> bool:
     )
 
 
-def _refuse_odd_sizes(path: Path, config: Any) -> None:
+def _refuse_odd_sizes(path: Path, written: Mapping[str, Any], config: Any) -> None:
     for name, most in _MOST.items():
         value = getattr(config, name, None)
-        if value is None and name not in _NEEDED:
-            continue
+        said = name in written or _written_as(config, name) in written
+        if name not in _NEEDED and (value is None or (value == -1 and not said)):
+            continue  # no such table: XLNet says -1
         least = 0 if name in _MAY_BE_ZERO else 1
         if type(value) is not int or not least <= value <= most:
             raise refused(path, _written_as(config, name), "is not a size that a model can have", f"{least} to {most:,}", value)
@@ -337,6 +339,8 @@ def _written_as(config: Any, name: str) -> str:
 def longest_input(config: Any) -> int:
     """Tokens that the table of positions has room for; 512 for a model without such a table."""
     positions = getattr(config, "max_position_embeddings", None) or 512
+    if positions < 0:
+        return 512
     padded = (getattr(config, "position_embedding_offset", None) or config.pad_token_id or 0) if offsets(config) else -1
     return int(positions - padded - 1)
 

@@ -117,7 +117,7 @@ def check_buildable(found: Configuration) -> None:
         skeleton(found.config, classifier=False)
     except Exception as error:  # whatever an architecture raises about its sizes
         kind = type(found.config)
-        keys = blamed(found.written, lambda content: skeleton(build(kind, content), classifier=False))
+        keys = blamed(found.written, lambda content: skeleton(build(kind, content), classifier=False), str(error))
         said = brief(f"{type(error).__name__}: {error}")
         value = f"{written(found.written, keys)} ({said})" if keys else said
         raise refused(
@@ -182,6 +182,8 @@ def check_weights(folder: Path, found: Configuration, headers: Mapping[str, Head
     shapes = {name: torch.empty(header.shape, device="meta") for name, header in headers.items()}
     try:
         with torch.random.fork_rng(devices=[]):
+            if _is_whole_classifier(folder, found, shapes):
+                return True
             model, fit = place(found.config, shapes, classifier=False, memory=False)
             _refuse_twice(folder, str(model.base_model_prefix), headers)
             check_encoder(folder, found, fit, model, headers)
@@ -193,6 +195,21 @@ def check_weights(folder: Path, found: Configuration, headers: Mapping[str, Head
         raise RequestError(
             Problem(str(folder), f"the weights cannot be loaded as {found.config.model_type}", "", said)
         ) from error
+
+
+def _is_whole_classifier(folder: Path, found: Configuration, shapes: Mapping[str, Tensor]) -> bool:
+    """Whether encoder and head are there and nothing is in doubt; some classifiers have another encoder than the bare one."""
+    from transformers import AutoModelForSequenceClassification
+
+    if _is_of_another_task(found) or type(found.config) not in AutoModelForSequenceClassification._model_mapping:
+        return False
+    model, fit = place(found.config, shapes, classifier=True, memory=False)
+    base = str(model.base_model_prefix)
+    _refuse_twice(folder, base, shapes)
+    if any(name.startswith(f"{base}.{base}.") for name in shapes):
+        return False  # a classifier would take it, a bare encoder would not
+    own = [name.removeprefix(f"{base}.") for name in model.state_dict()]
+    return not fit.missing and not fit.mismatched and not _of_more_blocks(own, base, fit.unused)
 
 
 def check_encoder(folder: Path, found: Configuration, fit: Fit, model: Any, headers: Mapping[str, Any]) -> None:
@@ -350,7 +367,7 @@ def few(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(brief(name, 80) for name in listed[:most]) + (f", … ({len(listed)} in all)" if len(listed) > most else "")
 
 
-def _refuse_twice(folder: Path, prefix: str, headers: Mapping[str, Header]) -> None:
+def _refuse_twice(folder: Path, prefix: str, headers: Mapping[str, object]) -> None:
     """A parameter comes once, not with and without the prefix of its architecture."""
     base = f"{prefix}."
     twice = [name for name in headers if name.startswith(base) and name.removeprefix(base) in headers]

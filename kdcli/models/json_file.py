@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,10 +93,20 @@ def refused(path: Path, key: str, what: str, expected: str = "", found: object =
     return RequestError(Problem(where, what, expected, found if isinstance(found, str) else shown(found), remedy))
 
 
-def blamed(content: Mapping[str, Any], works: Callable[[dict[str, Any]], object]) -> list[str]:
-    """The keys without any one of which ``works`` raises nothing; none where no single key is to blame."""
+def blamed(content: Mapping[str, Any], works: Callable[[dict[str, Any]], object], said: str = "") -> list[str]:
+    """The keys that an error speaks of, and those without which ``works`` raises nothing; there may be none.
+
+    Args:
+        content: the file's content.
+        works: raises where the content that it is given is wrong.
+        said: the message of the error.
+    """
     keys = []
     for key in content:
+        plain = re.escape(key.removeprefix("num_").replace("_", " "))
+        if " " in plain and re.search(rf"\b{plain}\b", said.casefold()):
+            keys.append(key)
+            continue
         try:
             works({name: value for name, value in content.items() if name != key})
         except Exception:

@@ -188,14 +188,14 @@ def _conversion(folder: Path) -> str:
     """A command that writes all tensors of pickles as safetensors, under their names, running no code of theirs."""
     files = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
     if not files:
-        return "save it from the library that it was trained with: model.save_pretrained(folder)"
+        return "save it once more from the library that it was trained with: model.save_pretrained(folder)"
     code = (
         f"import torch; from safetensors.torch import save_file; d = {_quoted(folder.resolve())}; "
         f"t = {{k: v.clone().contiguous() for f in {_quoted(files)} for k, v in "
         'torch.load(d + "/" + f, map_location="cpu", weights_only=True).items()}; '
         f'save_file(t, d + "/{SINGLE}", {{"format": "pt"}})'
     )
-    return f"python -c {shlex.quote(code)}"
+    return f"convert it once: python -c {shlex.quote(code)}"
 
 
 def renaming(folder: Path, prefix: str) -> str:

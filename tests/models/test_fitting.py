@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from kdcli.errors import Problem, RequestError
 from kdcli.models.checkpoints import Checkpoint, Reference, describe
-from kdcli.models.configuration import read_configuration
+from kdcli.models.configuration import longest_input, read_configuration
 from kdcli.models.fitting import check_weights, place, skeleton
 from kdcli.models.loading import load_classifier, load_encoder
 from kdcli.models.weights import read_headers
@@ -275,6 +275,24 @@ def test_a_configuration_that_returns_tuples_is_read_as_one_that_does_not(tmp_pa
     folder = change(Path(shutil.copytree(tiny_bert, tmp_path / "model")), return_dict=False, output_attentions=True)
     result = load_encoder(folder)(input_ids=torch.tensor([[1, 2]]), attention_mask=torch.ones(1, 2, dtype=torch.int64))
     assert result.last_hidden_state.shape == (1, 2, 32)
+
+
+@pytest.mark.parametrize("name", ["xlnet", "funnel"])
+def test_architectures_of_their_own_kind_are_taken(name: str, tmp_path: Path) -> None:
+    from transformers import FunnelConfig, XLNetConfig
+
+    width: dict[str, Any] = {"vocab_size": 60, "d_model": 32, "n_head": 4}
+    config: Any = (
+        XLNetConfig(**width, n_layer=2, d_inner=48)
+        if name == "xlnet"
+        else FunnelConfig(**width, block_sizes=[1, 1], d_head=8, d_inner=48)
+    )
+    with torch.random.fork_rng(devices=[]):
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    assert check(tmp_path)
+    assert check(change(tmp_path, architectures=None))
+    load_classifier(tmp_path)
+    assert longest_input(read_configuration(tmp_path).config) == 512
 
 
 def test_models_that_are_no_encoders_are_refused(tmp_path: Path) -> None:

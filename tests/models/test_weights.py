@@ -135,7 +135,7 @@ def test_the_command_that_converts_pickles_keeps_every_tensor(tiny_bert: Path, t
     (folder / "model.safetensors").unlink()
     with pytest.raises(RequestError) as caught:
         describe_folder(folder)
-    exec(shlex.split(caught.value.problems[0].remedy)[2], {})
+    exec(shlex.split(caught.value.problems[0].remedy.partition("once: ")[2])[2], {})
     from safetensors.torch import load_file
 
     assert load_file(folder / "model.safetensors").keys() == state.keys()
