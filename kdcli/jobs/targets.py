@@ -21,6 +21,7 @@ from kdcli.plan.plan import Plan
 
 TargetKind = Literal["run", "checkpoint", "teacher", "onnx", "predictions"]
 _ONNX = ".onnx"
+_LIKE_A_CHECKPOINT = ("config.json", "adapter_config.json", "modules.json")  # the last two are refused for what they are
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _opened(path: Path) -> Iterator[Target]:
         yield from (Target(*_file(file)) for file in files)
     elif runs := _runs_in(path):
         yield from (Target(run.name, run, "run", path.resolve()) for run in runs)
-    elif (path / "config.json").is_file():
+    elif any((path / file).is_file() for file in _LIKE_A_CHECKPOINT):
         yield Target(name, path, "checkpoint")
     else:
         shown = ", ".join(sorted(entry.name for entry in path.iterdir())[:12]) or "an empty folder"

@@ -20,6 +20,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _INDEX_BYTES = 64 * 2**20
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "tf_model.h5", "flax_model.msgpack")
+_ADAPTER = "adapter_config.json"
 _ONE_SAVE = "index and files of one save"
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
@@ -55,6 +56,11 @@ def weight_files(folder: Path, where: str = "") -> list[Path]:
     Raises:
         RequestError: there are none, they are pickles, or the index names what may not be loaded or is not there.
     """
+    if has_weights(folder) and (folder / _ADAPTER).is_file():
+        raise RequestError(
+            Problem(where or str(folder), "has an adapter (PEFT) beside its weights, which would be left out", "a merged model",
+                    _ADAPTER, "merge it into its model first, or take its files away")
+        )  # fmt: skip
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if (folder / INDEX).is_file():
@@ -164,7 +170,7 @@ def _no_weights(folder: Path, where: str) -> RequestError:
     entries = sorted(entry.name for entry in folder.iterdir())
     pickles = sorted({path.name for pattern in _PICKLES for path in folder.glob(pattern)})
     others = [name for name in entries if name.endswith(".safetensors")]
-    if "adapter_model.safetensors" in others or "adapter_config.json" in entries:
+    if "adapter_model.safetensors" in others or _ADAPTER in entries:
         return RequestError(
             Problem(
                 where, "has an adapter (PEFT) and no weights of a model", SINGLE, ", ".join(entries[:12]),
@@ -195,7 +201,7 @@ def _conversion(folder: Path) -> str:
         'torch.load(d + "/" + f, map_location="cpu", weights_only=True).items()}; '
         f'save_file(t, d + "/{SINGLE}", {{"format": "pt"}})'
     )
-    return f"convert it once: python -c {shlex.quote(code)}"
+    return f"if you trust where it is from, convert it once: python -c {shlex.quote(code)}"
 
 
 def renaming(folder: Path, prefix: str) -> str:

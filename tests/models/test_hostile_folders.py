@@ -229,7 +229,14 @@ def test_other_kinds_of_folders_are_called_what_they_are(tiny_bert: Path, tmp_pa
     (sentences / "modules.json").write_text("[]")
     shutil.copytree(tiny_bert, sentences / "0_Transformer")
     shutil.copytree(tiny_bert, slow)
+    shutil.copytree(tiny_bert, tmp_path / "both")
+    (tmp_path / "both" / "adapter_config.json").write_text("{}")
     (slow / "model.safetensors").rename(slow / "adapter_model.safetensors")
-    for folder, said in ((adapter, "an adapter"), (sentences, "0_Transformer"), (slow, "an adapter")):
+    for folder, said in (
+        (tmp_path / "both", "adapter .* beside its weights"),
+        (adapter, "an adapter"),
+        (sentences, "0_Transformer"),
+        (slow, "an adapter"),
+    ):
         with pytest.raises(RequestError, match=said):
             describe(Reference("mine", str(folder), "--teachers"))
