@@ -39,15 +39,16 @@ def of_onnx(path: Path, inputs: Inputs, threads: int) -> dict[str, int]:
 def of_checkpoint(folder: Path, inputs: Inputs, threads: int) -> dict[str, int]:
     """The same of a checkpoint in torch; its weights are read once, since they are mapped and not yet in memory."""
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
+    from kdcli.models.configuration import read_configuration
+    from kdcli.models.fitting import check_weights, skeleton
     from kdcli.models.loading import load_classifier, load_encoder
+    from kdcli.models.weights import read_headers
 
     torch.set_num_threads(threads)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    classifies = any("ForSequenceClassification" in name for name in config.architectures or [])
-    with torch.device("meta"):
-        (AutoModelForSequenceClassification if classifies else AutoModel).from_config(config)
+    found = read_configuration(folder)
+    classifies = check_weights(folder, found, read_headers(folder))
+    skeleton(found.config, classifier=classifies)  # its code is read before the first measurement
     tensors = {name: torch.from_numpy(values) for name, values in inputs.items()}
     before = resident()
     model = (load_classifier if classifies else load_encoder)(folder).eval()

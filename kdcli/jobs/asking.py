@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,11 +28,13 @@ from kdcli.jobs.prediction_files import read_predictions
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.jobs.targets import Target, TargetKind
 from kdcli.jobs.teachers import answers_of, load_teachers, refuse_outputs_not_finite, trained_folder
-from kdcli.models.checkpoints import SHARED_HEAD, Checkpoint, Reference, describe, fetch_weights, parse_references
+from kdcli.models.checkpoints import Checkpoint, Reference, describe, fetch_weights, parse_references
 from kdcli.models.head import parameters_of
+from kdcli.models.head_file import read_shared_head
 from kdcli.models.loading import load_classifier, load_tokenizer, text_limit
 from kdcli.models.student import STUDENT, STUDENT_NAME, StudentLearner
 from kdcli.models.teachers import Teacher
+from kdcli.models.weights import weight_bytes
 from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import DISTILL, Plan, TeacherPlan
 from kdcli.plan.resolve import asks_teachers
@@ -139,11 +140,11 @@ class Questions:
             known: names that teachers of runs have.
         """
         found: list[Answer] = []
-        for reference in parse_references(text, "--teachers"):
-            described = describe(reference)
+        for described in [describe(reference) for reference in parse_references(text, "--teachers")]:
+            described.check_head()
             folder = fetch_weights(described)
             kind: TargetKind = "checkpoint" if described.shared_head is None else "teacher"
-            answer = self.model(Target(unlike(reference.name, known), folder, kind))
+            answer = self.model(Target(unlike(described.name, known), folder, kind))
             found.append(replace(answer, role="teacher"))
         return [*found, ensemble(_ensemble_name(found) if known else ENSEMBLE, found)] if len(found) > 1 else found
 
@@ -182,6 +183,8 @@ class Questions:
             folder = trained_folder(planned, run)
             key = self._key(planned, run, plan)
             if key not in self._known:
+                if self.max_length is not None:
+                    self._length(_described(Target(planned.name, folder, "teacher")))
                 self.events.emit(WorkStarted(f"asking teacher {planned.name}"))
                 teacher = load_teachers(plan, run, [planned])[0]
                 logits = answers_of(teacher, folder, self.rows, length, self.device, EVALUATION_BATCH)
@@ -195,17 +198,19 @@ class Questions:
         return found
 
     def _checkpoint(self, target: Target) -> Answer:
-        return self._classifier(target, "model", self.max_length or text_limit(_described(target)))
+        return self._classifier(target, "model", self._length(_described(target)))
 
     def _classifier(self, target: Target, role: Role, length: int) -> Answer:
-        order = self._order(target, _described(target).head_labels)
+        described = _described(target)
+        order = self._order(target, described.head_labels)
+        self._length(described, length)
         logits, size = classifier_answers(target.path, self.rows, length, self.device)
         return _answer(target.name, role, "checkpoint", logits[:, order], size, target.path)
 
     def _cofinetuned(self, target: Target) -> Answer:
         order = self._order(target, _shared_classes(target))
         teacher = Teacher.cofinetuned(target.path.resolve().name, target.path.resolve(), order)
-        length = self.max_length or text_limit(_described(target))
+        length = self._length(_described(target))
         logits = answers_of(teacher, target.path, self.rows, length, self.device, EVALUATION_BATCH)
         return _answer(target.name, "model", "checkpoint", logits, teacher.parameter_count, target.path)
 
@@ -214,7 +219,7 @@ class Questions:
         found = describe(Reference(target.name, str(folder), "model"), weights=False)
         order = self._order(target, found.head_labels)
         session = open_session(target.path, torch.get_num_threads(), self.onnx_device)
-        read_by = Texts.of(load_tokenizer(folder), self.rows.samples, length or self.max_length or text_limit(found))
+        read_by = Texts.of(load_tokenizer(folder), self.rows.samples, length or self._length(found))
         logits = answers(lambda inputs: run_session(session, inputs), read_by)
         answer = _answer(target.name, "model", "onnx", logits[:, order], None, target.path)
         return replace(answer, bytes=target.path.stat().st_size)
@@ -223,6 +228,19 @@ class Questions:
         predictions, notes = read_predictions(target.path, self.task, self.rows)
         self.notes += notes
         return Answer(target.name, "model", "predictions", predictions, path=str(target.path))
+
+    def _length(self, found: Checkpoint, asked: int | None = None) -> int:
+        """Tokens per text: what was asked for, which a model has to have the positions for, or as many as it takes."""
+        asked = asked or self.max_length
+        if asked is not None and asked > found.max_length:
+            raise RequestError(
+                Problem(
+                    f"--max-length {asked}",
+                    f"is longer than {found.name} can take",
+                    f"at most {found.max_length}, as {found.folder / 'config.json'} says",
+                )
+            )
+        return asked or text_limit(found)
 
     def _order(self, target: Target, labels: Sequence[str] | None) -> list[int]:
         if labels is None:
@@ -264,12 +282,14 @@ def classes_of(target: Target) -> Sequence[str]:
     if target.kind == "teacher":
         return _shared_classes(target)
     folder = _folder_of(target.path) if target.kind == "onnx" else target.path
-    return describe(Reference(target.name, str(folder), "model"), weights=False).head_labels or ()
+    found = describe(Reference(target.name, str(folder), "model"), weights=target.kind == "checkpoint")
+    found.check_head()
+    load_tokenizer(folder)
+    return found.head_labels or ()
 
 
 def _shared_classes(target: Target) -> list[str]:
-    labels: list[str] = json.loads((target.path.resolve().parent / SHARED_HEAD).read_text(encoding="utf-8"))["labels"]
-    return labels
+    return list(read_shared_head(target.path.resolve().parent).labels)
 
 
 def classifier_answers(folder: Path, rows: Split, max_length: int, device: torch.device) -> tuple[Logits, int]:
@@ -286,7 +306,7 @@ def _ensemble_name(members: Sequence[Answer]) -> str:
 
 
 def _answer(name: str, role: Role, kind: Kind, logits: Logits, size: int | None, path: Path, run: str | None = None) -> Answer:
-    weights = sum(file.stat().st_size for file in path.glob("model*.safetensors")) if path.is_dir() else 0
+    weights = weight_bytes(path) if path.is_dir() else 0
     return Answer(name, role, kind, logits.argmax(-1), logits, size, weights or None, run, str(path))
 
 
@@ -295,7 +315,9 @@ def _order(where: str, labels: Sequence[str], task: Task) -> list[int]:
 
 
 def _described(target: Target) -> Checkpoint:
-    return describe(Reference(target.name, str(target.path), "model"))
+    found = describe(Reference(target.name, str(target.path), "model"))
+    found.check_head()
+    return found
 
 
 def _folder_of(file: Path) -> Path:

@@ -44,6 +44,7 @@ from kdcli.jobs.teachers import (
 from kdcli.jobs.terms import make_stages
 from kdcli.losses.labels import HardLabelsTerm
 from kdcli.losses.projection import Projections
+from kdcli.models.configuration import read_configuration
 from kdcli.models.loading import load_tokenizer
 from kdcli.models.student import (
     STUDENT,
@@ -187,15 +188,13 @@ def _hop_folder(run: RunFolder, hop: HopPlan) -> Path:
 def _build(plan: Plan, run: RunFolder, student: StudentPlan, weights: str) -> BuiltStudent:
     """A student before training, from the same seed whichever way it is trained."""
     folder, seed = Path(student.tokenizer_folder), int(plan.request["seed"])
-    from transformers import AutoConfig
-
     described = folder
     if student.cut_from is not None:
         teacher = plan.teacher(student.cut_from)
         trained = weights == "finetuned" or teacher.kind == "assistant"
         folder = trained_folder(teacher, run) if trained else weights_folder(teacher)
         described = folder if teacher.kind == "assistant" else described
-    source_config = AutoConfig.from_pretrained(described, local_files_only=True)
+    source_config = read_configuration(described).config
     size = Size(student.layers, student.width, student.heads)
     config = student_config(source_config, size, student.copied_layers, plan.task.labels)
     return build_student(config, folder if student.copied_layers else None, student.copied_layers, seed)

@@ -45,6 +45,7 @@ from kdcli.jobs.timing import Runner, file_runner, run_benchmark, torch_runners
 from kdcli.models.checkpoints import Reference, describe
 from kdcli.models.loading import load_classifier, load_tokenizer, text_limit
 from kdcli.models.student import STUDENT_NAME
+from kdcli.models.weights import weight_bytes, weight_files
 from kdcli.plan.hardware import resolve_device
 from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import Plan
@@ -212,7 +213,7 @@ def _export(request: ExportRequest, events: Events) -> Export:
             latencies=latencies,
             memory=memory,
             machine=describe_machine(asked.threads, request.device),
-            weights=sum(file.stat().st_size for file in source.checkpoint.glob("model*.safetensors")),
+            weights=weight_bytes(source.checkpoint),
             reduce_range=reduce_range,
             broken=broken + _too_slow(request, latencies),
         )
@@ -263,7 +264,7 @@ def _model_call(model: Any) -> Any:
 
 def _about(source: _Source, model: Any, folder: Path) -> dict[str, str]:
     """Metadata of all files; the tokenizer lies above their folder."""
-    weights = sorted(source.checkpoint.glob("model*.safetensors"))
+    weights = weight_files(source.checkpoint)
     about = {
         "kdcli": __version__,
         "labels": ",".join(model.config.id2label[row] for row in range(model.config.num_labels)),
@@ -376,6 +377,7 @@ def _checkpoint_source(request: ExportRequest, folder: Path, events: Events) -> 
         raise RequestError(
             Problem(str(folder), "has no classification head", "a checkpoint that was fine-tuned for classification")
         )
+    found.check_head()
     length = text_limit(found)
     if request.data.is_starter:
         texts: list[Any] = starter.sample_texts(64)

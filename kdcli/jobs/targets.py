@@ -16,12 +16,14 @@ from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.comparison import unlike
 from kdcli.export.names import precision_of
 from kdcli.jobs.run_folder import find_run
-from kdcli.models.checkpoints import SHARED_HEAD
+from kdcli.models.head_file import shared_head_of
+from kdcli.models.weights import has_weights
 from kdcli.plan.plan import Plan
 
 TargetKind = Literal["run", "checkpoint", "teacher", "onnx", "predictions"]
 _ONNX = ".onnx"
 _LONGEST_NAME = 100
+_LIKE_A_CHECKPOINT = ("config.json", "adapter_config.json", "modules.json")  # the last two are refused for what they are
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def find_targets(words: Sequence[str]) -> list[Target]:
 
 def _named(word: str) -> tuple[str | None, Path]:
     name, equals, path = word.partition("=")
-    if not equals or not path or Path(word).exists():
+    if not equals or not path or _is_there(word) or not (_is_there(path) or "/" not in name):
         return None, Path(word)
     if not name.strip() or not name.isprintable() or len(name) > _LONGEST_NAME:
         raise RequestError(
@@ -88,6 +90,13 @@ def _named(word: str) -> tuple[str | None, Path]:
     return name, Path(path)
 
 
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # longer than a name can be, or with characters that none has
+        return False
+
+
 def _opened(path: Path) -> Iterator[Target]:
     name = path.resolve().name
     if path.is_file():
@@ -98,13 +107,13 @@ def _opened(path: Path) -> Iterator[Target]:
         raise RequestError(
             Problem(str(path), "there is no such run, checkpoint or file", remedy=f"relative paths begin at {Path.cwd()}")
         )
-    elif (path / "config.json").is_file() and any(path.glob("model*.safetensors")):
-        yield Target(name, path, "teacher" if _under_shared_head(path) else "checkpoint")
+    elif (path / "config.json").is_file() and has_weights(path):
+        yield Target(name, path, "checkpoint" if shared_head_of(path) is None else "teacher")
     elif files := sorted((path / "onnx").glob(f"*{_ONNX}")):
         yield from (Target(*_file(file)) for file in files)
     elif runs := _runs_in(path):
         yield from (Target(run.name, run, "run", path.resolve()) for run in runs)
-    elif (path / "config.json").is_file():
+    elif any((path / file).is_file() for file in _LIKE_A_CHECKPOINT):
         yield Target(name, path, "checkpoint")
     else:
         shown = ", ".join(sorted(entry.name for entry in path.iterdir())[:12]) or "an empty folder"
@@ -134,11 +143,6 @@ def _file(path: Path) -> tuple[str, Path, TargetKind]:
 def _runs_in(folder: Path) -> list[Path]:
     """The finished or begun runs in a folder, without the link to the latest."""
     return sorted(path for path in folder.iterdir() if not path.is_symlink() and (path / "plan.yaml").is_file())
-
-
-def _under_shared_head(folder: Path) -> bool:
-    head = folder.resolve().parent / SHARED_HEAD
-    return head.is_file() and folder.resolve().name in json.loads(head.read_text(encoding="utf-8"))["teachers"]
 
 
 def _with_unique_names(targets: Sequence[Target]) -> list[Target]:

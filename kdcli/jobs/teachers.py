@@ -25,7 +25,7 @@ from kdcli.jobs.economy import train_sparingly
 from kdcli.jobs.opening import OpenRun
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.losses.labels import HardLabelsTerm
-from kdcli.models.checkpoints import Reference, describe, fetch_weights
+from kdcli.models.checkpoints import Reference, describe, fetch_weights, is_whole
 from kdcli.models.finite import rows_not_finite
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_encoder, load_tokenizer
@@ -151,7 +151,7 @@ def _answer_fold(
 def weights_folder(teacher: TeacherPlan) -> Path:
     """The folder with a teacher's weights as the user gave them; fetched from the Hub where they are not there yet."""
     folder = Path(teacher.folder)
-    if any(folder.glob("model*.safetensors")):
+    if is_whole(folder):
         return folder
     return fetch_weights(describe(Reference(teacher.name, teacher.reference, "--teachers")))
 

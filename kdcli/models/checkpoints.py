@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -10,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdcli.data.readers import fingerprint
 from kdcli.errors import Problem, RequestError, did_you_mean
+from kdcli.models.configuration import SINGLE_LABEL, Configuration, longest_input, read_configuration
+from kdcli.models.fitting import check_buildable, check_kind_of_task, check_weights
+from kdcli.models.head_file import SHARED_HEAD, read_shared_head, shared_head_of
 from kdcli.models.hub import snapshot
+from kdcli.models.weights import has_weights, read_headers, weight_files, weights_fingerprint
 
 ALIASES: Mapping[str, str] = {
     "bert": "google-bert/bert-base-uncased",
@@ -25,11 +27,8 @@ ALIASES: Mapping[str, str] = {
     "xlm-roberta": "FacebookAI/xlm-roberta-base",
     "modernbert": "answerdotai/ModernBERT-base",
 }
-SHARED_HEAD = "head.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HEAD_PREFIXES = ("classifier.", "pre_classifier.", "score.", "head.")
 _LONGEST_NAME = 64
-_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "tf_model.h5", "flax_model.msgpack")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ class Checkpoint:
         max_length: the longest input that its positions allow.
         head_labels: class names in the order of its outputs, or None where it has no trained head.
         shared_head: the folder of the shared head that it was co-finetuned with, or None.
-        fingerprint: of the weights, 16 hex digits (the revision, for weights that are still on the Hub).
+        fingerprint: of the weights, 16 hex digits per file (the revision, for weights from the Hub).
+        problem_type: what kind of task its head is for.
     """
 
     name: str
@@ -68,6 +68,16 @@ class Checkpoint:
     shared_head: Path | None
     fingerprint: str
     config: Any = field(repr=False, compare=False)
+    problem_type: str = SINGLE_LABEL
+
+    def check_head(self, remedy: str = "") -> None:
+        """Refuse a trained head that is not for one of several classes.
+
+        Raises:
+            RequestError: with the key of its configuration.
+        """
+        if self.head_labels is not None and (self.problem_type != SINGLE_LABEL or len(self.head_labels) < 2):
+            check_kind_of_task(read_configuration(self.folder), remedy)
 
 
 def parse_references(text: str, flag: str) -> list[Reference]:
@@ -77,12 +87,13 @@ def parse_references(text: str, flag: str) -> list[Reference]:
         RequestError: nothing is named, or one name stands for two models.
     """
     references: list[Reference] = []
-    for part in (part.strip() for part in text.split(",") if part.strip()):
+    for part in _parts(text):
         name, equals, checkpoint = part.partition("=")
-        if not equals:
+        if not equals or _is_there(part):
             references += _expanded(part, flag)
         elif not re.fullmatch(r"[\w-]+", name) or not checkpoint:
-            raise RequestError(Problem(f"{flag} {text}", f"{part!r} is not name=checkpoint", "bert=./my-bert"))
+            expected = "bert=./my-bert" if checkpoint and not name.count("/") else "bert=./my-bert, or a folder that is there"
+            raise RequestError(Problem(f"{flag} {text}", f"{part!r} is not name=checkpoint", expected))
         else:
             references.append(Reference(name, ALIASES.get(checkpoint, checkpoint), flag))
     if not references:
@@ -101,6 +112,31 @@ def parse_references(text: str, flag: str) -> list[Reference]:
     return references
 
 
+def _parts(text: str) -> list[str]:
+    """The text between the commas; commas within the name of a folder that is there do not count."""
+    words = text.split(",")
+    parts: list[str] = []
+    begin = 0
+    while begin < len(words):
+        ends = range(len(words), begin + 1, -1)
+        end = next((end for end in ends if _is_folder(",".join(words[begin:end]).strip())), begin + 1)
+        parts.append(",".join(words[begin:end]).strip())
+        begin = end
+    return [part for part in parts if part]
+
+
+def _is_folder(text: str) -> bool:
+    """Whether this is a folder that is there, perhaps with a name before it."""
+    return _is_there(text) or ("=" in text and _is_there(text.partition("=")[2]))
+
+
+def _is_there(folder: str) -> bool:
+    try:
+        return bool(folder) and Path(folder).is_dir()
+    except (OSError, ValueError):  # longer than a name can be, or with characters that none has
+        return False
+
+
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold()
 
@@ -110,8 +146,7 @@ def _expanded(part: str, flag: str) -> list[Reference]:
     path = Path(part)
     for folder in (path / "teachers", path):
         if (folder / SHARED_HEAD).is_file():
-            names = json.loads((folder / SHARED_HEAD).read_text(encoding="utf-8"))["teachers"]
-            return [Reference(name, str(folder / name), flag) for name in names]
+            return [Reference(name, str(folder / name), flag) for name in read_shared_head(folder).teachers]
     name = re.sub(r"[^\w-]+", "-", path.name.lower()).strip("-") or "teacher"
     return [Reference(name, ALIASES.get(part, part), flag)]
 
@@ -127,7 +162,7 @@ def describe(reference: Reference, *, weights: bool = True) -> Checkpoint:
         RequestError: unknown name, missing folder, no or unsafe weights, broken config, Hub out of reach.
     """
     path = Path(reference.checkpoint)
-    if path.is_dir():
+    if _is_there(reference.checkpoint):
         return _describe_folder(reference, path, config_alone=not weights)
     looks_like_id = _HUB_ID.fullmatch(reference.checkpoint) and not reference.checkpoint.startswith((".", "/", "~"))
     if looks_like_id and (not path.parent.is_dir() or reference.checkpoint in ALIASES.values()):
@@ -151,10 +186,50 @@ def _unknown(reference: Reference) -> RequestError:
 
 def _describe_folder(reference: Reference, folder: Path, on_hub: bool = False, config_alone: bool = False) -> Checkpoint:
     where = f"{reference.flag} {reference.name}={reference.checkpoint}"
-    config = _config(folder, where)
-    unseen = on_hub or config_alone
-    tensors = [] if unseen else _tensor_names(folder, where)
-    if not unseen and not (folder / "tokenizer.json").is_file():
+    found = read_configuration(folder, where)
+    if config_alone or (on_hub and not has_weights(folder)):
+        check_buildable(found)
+        trained = any(name.endswith("ForSequenceClassification") for name in found.architectures)
+    else:
+        trained = check_weights(folder, found, read_headers(folder, where))
+        _refuse_slow_tokenizer(folder, where)
+    config = found.config
+    shared = shared_head_of(folder)
+    if shared is not None:
+        _refuse_other_width(shared, folder, config.hidden_size)
+    return Checkpoint(
+        name=reference.name,
+        reference=reference.checkpoint,
+        folder=folder,
+        model_type=config.model_type,
+        layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        heads=config.num_attention_heads,
+        vocabulary=config.vocab_size,
+        max_length=_max_length(found),
+        head_labels=found.labels if trained else None,
+        shared_head=None if shared is None else folder.parent,
+        fingerprint=folder.name[:16] if on_hub else weights_fingerprint(folder),
+        config=config,
+        problem_type=found.problem_type,
+    )
+
+
+def _refuse_other_width(shared: Path, folder: Path, width: int) -> None:
+    said = read_shared_head(shared).widths[folder.resolve().name]
+    if said != width:
+        raise RequestError(
+            Problem(
+                f"{shared / SHARED_HEAD}  widths.{folder.resolve().name}",
+                "is not the width of that teacher",
+                f"{width}, as {folder / 'config.json'} says",
+                str(said),
+            )
+        )
+
+
+def _refuse_slow_tokenizer(folder: Path, where: str) -> None:
+    if not (folder / "tokenizer.json").is_file():
         raise RequestError(
             Problem(
                 where,
@@ -164,133 +239,20 @@ def _describe_folder(reference: Reference, folder: Path, on_hub: bool = False, c
                 f"AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}')",
             )
         )
-    text_config = config.get_text_config()
-    shared = folder.parent if (folder.parent / SHARED_HEAD).is_file() else None
-    if shared is not None:
-        known = json.loads((shared / SHARED_HEAD).read_text(encoding="utf-8"))["teachers"]
-        shared = shared if folder.name in known else None
-    return Checkpoint(
-        name=reference.name,
-        reference=reference.checkpoint,
-        folder=folder,
-        model_type=config.model_type,
-        layers=text_config.num_hidden_layers,
-        width=text_config.hidden_size,
-        heads=text_config.num_attention_heads,
-        vocabulary=text_config.vocab_size,
-        max_length=_max_length(text_config),
-        head_labels=_head_labels(config, tensors, unseen),
-        shared_head=shared,
-        fingerprint=folder.name[:16] if on_hub else _weights_fingerprint(folder),
-        config=config,
-    )
 
 
-def _config(folder: Path, where: str) -> Any:
-    from transformers import AutoConfig
-
-    if not (folder / "config.json").is_file():
+def _max_length(found: Configuration) -> int:
+    longest = longest_input(found.config)
+    if longest < 1:
         raise RequestError(
             Problem(
-                where,
-                "is not a checkpoint",
-                "config.json in the folder",
-                ", ".join(sorted(entry.name for entry in folder.iterdir())[:12]) or "an empty folder",
+                f"{found.path}  max_position_embeddings",
+                "leaves no room for a token",
+                f"more than {found.config.max_position_embeddings - longest}",
+                str(found.config.max_position_embeddings),
             )
         )
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError, OSError) as error:
-        raise RequestError(
-            Problem(
-                str(folder / "config.json"),
-                "cannot be read as a model configuration",
-                "an encoder that transformers knows (remote code is not run)",
-                str(error).splitlines()[0][:200],
-            )
-        ) from error
-    if getattr(config, "is_encoder_decoder", False) or not hasattr(config.get_text_config(), "num_attention_heads"):
-        raise RequestError(Problem(where, f"{config.model_type} is not a transformer encoder"))
-    return config
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("model*.safetensors"))
-
-
-def _tensor_names(folder: Path, where: str) -> list[str]:
-    from safetensors import SafetensorError, safe_open
-
-    files = _weight_files(folder)
-    if not files:
-        pickles = sorted({path.name for pattern in _PICKLES for path in folder.glob(pattern)})
-        if pickles:
-            raise RequestError(
-                Problem(
-                    where,
-                    "has pickled weights only, which can run code when they are loaded",
-                    "model.safetensors",
-                    ", ".join(pickles),
-                    _conversion(folder),
-                )
-            )
-        raise RequestError(
-            Problem(
-                where,
-                "the folder has no weights",
-                "model.safetensors",
-                ", ".join(sorted(entry.name for entry in folder.iterdir())[:12]),
-            )
-        )
-    names: list[str] = []
-    for file in files:
-        try:
-            with safe_open(file, "pt") as tensors:
-                names += tensors.keys()
-        except SafetensorError as error:
-            raise RequestError(
-                Problem(str(file), "is broken", "a whole safetensors file", str(error), "copy or download it again")
-            ) from error
-    return names
-
-
-def _conversion(folder: Path) -> str:
-    return (
-        'if you trust where it is from, convert it once: python -c "from transformers import AutoModel as M; '
-        f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
-    )
-
-
-def _head_labels(config: Any, tensors: list[str], on_hub: bool) -> tuple[str, ...] | None:
-    architectures = config.architectures or []
-    is_classifier = any(name.endswith("ForSequenceClassification") for name in architectures)
-    has_tensors = on_hub or any(name.startswith(_HEAD_PREFIXES) for name in tensors)
-    if not (is_classifier and has_tensors):
-        return None
-    return tuple(config.id2label[row] for row in range(config.num_labels))
-
-
-def _max_length(config: Any) -> int:
-    positions = getattr(config, "max_position_embeddings", None) or 512
-    padded = (getattr(config, "position_embedding_offset", None) or config.pad_token_id or 0) if _offsets(config) else -1
-    return int(positions - padded - 1)
-
-
-def _offsets(config: Any) -> bool:
-    """Whether positions begin behind the padding index, as in RoBERTa and its relatives."""
-    return config.model_type in (
-        "roberta",
-        "xlm-roberta",
-        "camembert",
-        "mpnet",
-        "longformer",
-        "xlm-roberta-xl",
-        "data2vec-text",
-    )
-
-
-def _weights_fingerprint(folder: Path) -> str:
-    return "+".join(fingerprint(file) for file in _weight_files(folder))
+    return longest
 
 
 def _fetch_small_files(reference: Reference) -> Path:
@@ -304,6 +266,16 @@ def fetch_weights(checkpoint: Checkpoint) -> Path:
     Raises:
         RequestError: the Hub cannot be reached.
     """
-    if _weight_files(checkpoint.folder):
+    if is_whole(checkpoint.folder):
         return checkpoint.folder
     return snapshot(checkpoint.reference, "--teachers", ["*.json", "*.txt", "*.model", "*.safetensors"])
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether weights are there; of a snapshot of the Hub's cache with an index, all that it names."""
+    if folder.resolve().parent.name != "snapshots":
+        return has_weights(folder)
+    try:
+        return has_weights(folder) and bool(weight_files(folder))
+    except RequestError:
+        return False

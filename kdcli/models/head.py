@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,11 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kdcli.files import write_json
-from kdcli.models.checkpoints import SHARED_HEAD
+from kdcli.models.head_file import HEAD_WEIGHTS, SHARED_HEAD, read_shared_head
 from kdcli.models.named import NamedModules
 from kdcli.recipe.schema import Pooling
-
-_WEIGHTS = "head.safetensors"
 
 
 class AttentionPooling(nn.Module):
@@ -80,8 +77,8 @@ def head_parameters(widths: Mapping[str, int], classes: int, pooling: Pooling) -
 
 def saved_head_parameters(folder: Path) -> dict[str, int]:
     """As :func:`head_parameters`, of the head that lies in a folder."""
-    about = json.loads((folder / SHARED_HEAD).read_text(encoding="utf-8"))
-    return head_parameters(about["widths"], len(about["labels"]), about["pooling"])
+    about = read_shared_head(folder)
+    return head_parameters(about.widths, len(about.labels), about.pooling)
 
 
 class SharedHead(nn.Module):
@@ -119,7 +116,7 @@ class SharedHead(nn.Module):
 
     def save(self, folder: Path, labels: tuple[str, ...]) -> None:
         """Write the head beside the teachers' folders, with what is needed to build it again."""
-        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / _WEIGHTS)
+        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / HEAD_WEIGHTS)
         write_json(
             folder / SHARED_HEAD,
             {"teachers": list(self.widths), "widths": self.widths, "pooling": self.kind, "labels": list(labels)},
@@ -127,8 +124,12 @@ class SharedHead(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> tuple[SharedHead, tuple[str, ...]]:
-        """The head that :meth:`save` wrote, and its class names in output order."""
-        about = json.loads((folder / SHARED_HEAD).read_text(encoding="utf-8"))
-        head = cls(about["widths"], len(about["labels"]), about["pooling"])
-        head.load_state_dict(load_file(folder / _WEIGHTS))
-        return head, tuple(about["labels"])
+        """The head that :meth:`save` wrote, and its class names in output order.
+
+        Raises:
+            RequestError: it is broken, or its two files do not belong together.
+        """
+        about = read_shared_head(folder)
+        head = cls(about.widths, len(about.labels), about.pooling)
+        head.load_state_dict(load_file(folder / HEAD_WEIGHTS))
+        return head, about.labels

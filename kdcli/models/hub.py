@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from kdcli.errors import Problem, RequestError
+from kdcli.models.weights import has_weights
 
 
 def snapshot(hub_id: str, flag: str, patterns: list[str], check_weights: bool = False) -> Path:
@@ -20,7 +21,7 @@ def snapshot(hub_id: str, flag: str, patterns: list[str], check_weights: bool = 
     ignore = ["*/*", "*.bin", "*.msgpack", "*.h5", "*.onnx"]
     try:
         folder = Path(snapshot_download(hub_id, allow_patterns=patterns, ignore_patterns=ignore))
-        if check_weights and not any(folder.glob("model*.safetensors")) and not os.environ.get("HF_HUB_OFFLINE"):
+        if check_weights and not has_weights(folder) and not os.environ.get("HF_HUB_OFFLINE"):
             files = HfApi().list_repo_files(hub_id)
             if not any(file.endswith(".safetensors") for file in files):
                 raise RequestError(Problem(f"{flag} {hub_id}", "has no safetensors weights on the Hub", "model.safetensors"))

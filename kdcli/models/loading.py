@@ -1,39 +1,38 @@
-"""Loading of weights and tokenizers: safetensors only, no remote code, no chatter."""
+"""Loading of weights: safetensors only, no remote code, no chatter, and nothing random where a checkpoint has a gap."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from kdcli.errors import Problem, RequestError
 from kdcli.models.checkpoints import Checkpoint
+from kdcli.models.configuration import Configuration, longest_input, read_configuration
+from kdcli.models.configuration import quiet_transformers as quiet_transformers
+from kdcli.models.fitting import Fit, check_buildable, check_encoder, check_kind_of_task, few, is_plain, place
+from kdcli.models.json_file import brief
 from kdcli.models.segments import follow_model
+from kdcli.models.tokenizer import checked_tokenizer
+from kdcli.models.weights import read_headers
 
 _LONGEST = 512
 
 
-def quiet_transformers() -> None:
-    """Keep transformers from writing bars and hints to the terminal, which belongs to kdcli."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
 def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer of a checkpoint folder."""
-    from transformers import AutoConfig, AutoTokenizer
+    """The fast tokenizer of a checkpoint folder.
 
+    Raises:
+        RequestError: its files are broken, or it makes tokens that the model's table does not have.
+    """
     quiet_transformers()
-    tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False, local_files_only=True)
-    if tokenizer.pad_token_id is None:
-        raise RequestError(Problem(str(folder), "the tokenizer has no padding token"))
+    tokenizer = checked_tokenizer(folder)
     if (folder / "config.json").is_file():
-        follow_model(tokenizer, AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True), folder)
+        follow_model(tokenizer, read_configuration(folder).config, folder)
     return tokenizer
 
 
@@ -43,56 +42,79 @@ def text_limit(checkpoint: Checkpoint) -> int:
 
 
 def load_encoder(folder: Path) -> nn.Module:
-    """The bare encoder of a checkpoint folder, in fp32."""
-    from transformers import AutoModel
+    """The bare encoder of a checkpoint folder, in fp32.
 
-    return _load(AutoModel, folder)[0]
+    Raises:
+        RequestError: parts of the encoder are not in the checkpoint, or have other shapes than its configuration says.
+    """
+    return load_encoder_and_gaps(folder)[0]
 
 
 def load_encoder_and_gaps(folder: Path) -> tuple[nn.Module, frozenset[str]]:
-    """The bare encoder, and the names of its parameters that the checkpoint does not have (they are random)."""
-    from transformers import AutoModel
+    """The bare encoder, and the names of its parameters that no pre-training had, such as a pooler (they are random).
 
-    return _load(AutoModel, folder)
+    Raises:
+        RequestError: as :func:`load_encoder`.
+    """
+    model, found, fit, tensors = _load(folder, classifier=False)
+    check_encoder(folder, found, fit, model, tensors)
+    return model, frozenset(fit.missing)
 
 
 def load_classifier(folder: Path) -> nn.Module:
     """A checkpoint with its own classification head, in fp32.
 
     Raises:
-        RequestError: parts of the model are not in the checkpoint, the head above all.
+        RequestError: parts of the model are not in the checkpoint, the head above all; the head is for another kind of task.
     """
-    from transformers import AutoModelForSequenceClassification
-
-    model, missing = _load(AutoModelForSequenceClassification, folder)
-    if missing:
+    model, found, fit, tensors = _load(folder, classifier=True)
+    base = f"{model.base_model_prefix}."
+    encoder = tuple(name for name in fit.missing if name.startswith(base))
+    check_encoder(folder, found, Fit(encoder, {}, fit.unused, fit.expected), model, tensors)
+    if fit.missing or fit.mismatched:
+        wrong = [f"missing: {few(fit.missing)}"] if fit.missing else []
+        wrong += [f"{name}: {list(there)}, not {list(wanted)}" for name, (there, wanted) in fit.mismatched.items()][:4]
         raise RequestError(
             Problem(
                 str(folder),
                 "the checkpoint has no trained classification head",
                 "weights for every part of the model",
-                "missing: " + ", ".join(sorted(missing)[:4]),
+                "; ".join(wrong),
                 "fine-tune it first, or name it as a teacher: kdcli co-finetunes bare encoders",
             )
         )
-    return model
+    check_kind_of_task(found)
+    classifier: nn.Module = model
+    return classifier
 
 
-def _load(factory: Any, folder: Path) -> tuple[nn.Module, frozenset[str]]:
-    """A model and what its checkpoint lacks; the process's random numbers are left as they were."""
+def _load(folder: Path, *, classifier: bool) -> tuple[Any, Configuration, Fit, Mapping[str, Any]]:
+    """A model, its configuration, and how its checkpoint fits; the process's random numbers are left as they were."""
+    from safetensors import safe_open
+
     quiet_transformers()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            model, report = factory.from_pretrained(
-                folder,
-                trust_remote_code=False,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise RequestError(
-            Problem(str(folder), "the weights cannot be loaded", found=str(error).splitlines()[0][:200])
-        ) from error
-    return model, frozenset(report["missing_keys"])
+    found = read_configuration(folder)
+    headers = read_headers(folder)
+    check_buildable(found)
+    with ExitStack() as opened:
+        files = {file: opened.enter_context(safe_open(file, "pt")) for file in {header.file for header in headers.values()}}
+        slices = {name: files[header.file].get_slice(name) for name, header in headers.items()}
+        opened.enter_context(torch.random.fork_rng(devices=[]))
+        try:
+            model, fit = place(found.config, slices, classifier=classifier)
+            if not is_plain(found.config):
+                _try(model, found.config)
+        except RequestError:
+            raise
+        except Exception as error:  # transformers raises errors of every kind
+            said = brief(f"{type(error).__name__}: {error}")
+            raise RequestError(Problem(str(folder), "the weights cannot be loaded", found=said)) from error
+    return model, found, fit, slices
+
+
+def _try(model: Any, config: Any) -> None:
+    """Run the model on a few tokens: some faults of a configuration show there alone."""
+    token = next(row for row in (5, 1, 0) if row < config.vocab_size and row != config.pad_token_id)
+    ids = torch.full((1, min(8, longest_input(config))), token)
+    with torch.inference_mode():
+        model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import Problem, RequestError
+from kdcli.models.fitting import BY_HEART
 
 SEGMENTS = "token_type_ids"
 _WITHOUT_A_TABLE = {"xlnet": 3, "funnel": 3}  # they compare segments instead of looking them up; [CLS] is the third
@@ -21,7 +22,7 @@ def segment_kinds(config: Any) -> int:
     """How many kinds of segments a model tells apart; 0 where its ``forward`` takes none of them, or there is but one."""
     kinds = int(_WITHOUT_A_TABLE.get(config.model_type, getattr(config, "type_vocab_size", None) or 0))
     kind: Any = type(config)
-    return kinds if kinds > 1 and _takes_segments(kind) else 0
+    return kinds if kinds > 1 and (config.model_type in BY_HEART or _takes_segments(kind)) else 0
 
 
 @cache

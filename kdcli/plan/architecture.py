@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from kdcli.models.capture import serves
+from kdcli.models.fitting import BY_HEART, is_plain, skeleton
 from kdcli.models.head import parameters_of
 from kdcli.models.output import KINDS
-
-_BY_HEART = frozenset({"bert", "roberta", "xlm-roberta"})
 
 
 def insides(config: Any) -> frozenset[str]:
     """The kinds of insides that an architecture can show (see :func:`~kdcli.models.capture.serves`)."""
-    return frozenset(KINDS) if config.model_type in _BY_HEART else serves(config)
+    return frozenset(KINDS) if config.model_type in BY_HEART else serves(config)
 
 
 def parameter_count(config: Any, *, classifier: bool) -> int:
@@ -27,18 +24,7 @@ def parameter_count(config: Any, *, classifier: bool) -> int:
     Raises:
         Exception: of any type; the architecture cannot be built in that size.
     """
-    return _sum(config, classifier) if _is_plain(config) else _count(config, classifier)
-
-
-def _is_plain(config: Any) -> bool:
-    """Whether it is certain, without looking at its code, that the model can be built, and from what."""
-    return (
-        config.model_type in _BY_HEART
-        and config.hidden_size % config.num_attention_heads == 0
-        and config.hidden_act in ("gelu", "relu")
-        and not (config.is_decoder or config.add_cross_attention)
-        and (config.pad_token_id is None or 0 <= config.pad_token_id < min(config.vocab_size, config.max_position_embeddings))
-    )
+    return _sum(config, classifier) if is_plain(config) else _count(config, classifier)
 
 
 def _sum(config: Any, classifier: bool) -> int:
@@ -54,8 +40,4 @@ def _sum(config: Any, classifier: bool) -> int:
 
 def _count(config: Any, classifier: bool) -> int:
     """Build the model without memory for its weights, and count."""
-    from transformers import AutoModel, AutoModelForSequenceClassification
-
-    factory: Any = AutoModelForSequenceClassification if classifier else AutoModel
-    with torch.device("meta"):
-        return parameters_of(factory.from_config(config))
+    return parameters_of(skeleton(config, classifier=classifier))

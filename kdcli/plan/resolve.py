@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -18,8 +17,9 @@ from kdcli.data.tokens import fingerprint as tokenizer_fingerprint
 from kdcli.data.tokens import tokenise
 from kdcli.errors import Problem, Problems, RequestError
 from kdcli.models import checkpoints
-from kdcli.models.checkpoints import SHARED_HEAD, Checkpoint, Reference
+from kdcli.models.checkpoints import Checkpoint, Reference
 from kdcli.models.head import head_parameters, saved_head_parameters
+from kdcli.models.head_file import read_shared_head
 from kdcli.models.loading import load_tokenizer, quiet_transformers
 from kdcli.plan.architecture import parameter_count
 from kdcli.plan.blueprint import Blueprint, plan_student
@@ -76,6 +76,12 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
     loaded = load_recipe(request)
     found = _described(references, problems)
     problems.raise_if_any()
+    tokenizer = _each_once(load_tokenizer)
+    for checkpoint in found:
+        try:
+            tokenizer(checkpoint.folder)
+        except RequestError as error:
+            problems.extend(error)
     teachers = _with_new_head([_teacher(checkpoint, task, loaded, problems) for checkpoint in found], task, loaded)
     for name in loaded.recipe.teachers.labels:
         refuse_unknown(name, ("teachers", "labels", name), [checkpoint.name for checkpoint in found], loaded, problems)
@@ -99,7 +105,6 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
         problems.extend(error)
     problems.raise_if_any()
     teachers += [_assistant(hop) for hop in hops[:-1]]
-    tokenizer = _each_once(load_tokenizer)
     if hops:
         teachers = _with_same_tokens(teachers, hops[-1].blueprint, tokenizer)
     cofinetune = _cofinetune_stages(request, loaded, task, teachers)
@@ -245,13 +250,15 @@ def _kind_and_order(
     kind: TeacherKind
     if checkpoint.shared_head is not None:
         kind = "cofinetuned"
-        labels = json.loads((checkpoint.shared_head / SHARED_HEAD).read_text(encoding="utf-8"))["labels"]
+        labels = list(read_shared_head(checkpoint.shared_head).labels)
     elif checkpoint.head_labels is not None:
         kind, labels = "finetuned", list(checkpoint.head_labels)
     else:
         return "cofinetune", None
     labels = recipe.teachers.labels.get(checkpoint.name, labels)
     try:
+        if kind == "finetuned":
+            checkpoint.check_head("--set teachers.cofinetune.which=all drops its head and co-finetunes it")
         return kind, match_labels(_where(checkpoint), labels, task, checkpoint.name)
     except RequestError as error:
         problems.extend(error)

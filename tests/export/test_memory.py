@@ -93,7 +93,7 @@ def test_file_that_cannot_be_loaded_says_so(tmp_path: Path) -> None:
 
 
 def test_missing_checkpoint_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RunFailedError, match=r"missing could not be measured: OSError"):
+    with pytest.raises(RunFailedError, match=r"missing could not be measured: .*missing: is not a checkpoint"):
         torch_memory(tmp_path / "missing", IDS, threads=1)
 
 

@@ -11,6 +11,7 @@ import yaml
 from kdcli.engine.events import Event
 from kdcli.errors import RequestError
 from kdcli.evaluation.comparison import unlike
+from kdcli.jobs.asking import classes_of
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.jobs.targets import Target, find_targets, recipe_names
 from kdcli.plan.plan import Plan
@@ -131,3 +132,28 @@ def test_without_words_the_latest_run_is_meant(tiny_run: TinyRun, tmp_path: Path
 
 def test_a_taken_name_gets_a_number() -> None:
     assert [unlike("a", known) for known in ([], ["a"], ["a", "a (2)"], ["a (2)"])] == ["a", "a (2)", "a (3)", "a"]
+
+
+def test_a_folder_whose_weights_have_another_name_is_no_checkpoint_with_weights(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "old"))
+    (folder / "model.safetensors").rename(folder / "model_old.safetensors")
+    assert named(find_targets([str(folder)])) == [("old", "checkpoint")]
+    with pytest.raises(RequestError, match="under the name that is loaded"):
+        classes_of(find_targets([str(folder)])[0])
+
+
+def test_a_name_before_a_path_with_signs(tiny_run: TinyRun, tmp_path: Path) -> None:
+    folder = run_like(tiny_run[0], tmp_path / "lr=3e-4,b=2")
+    assert named(find_targets([f"mine={folder}"])) == [("mine", "run")]
+    with pytest.raises(RequestError, match=r"elsewhere/lr=1: there is no such run"):
+        find_targets(["elsewhere/lr=1"])
+
+
+@pytest.mark.parametrize(("file", "said"), [("adapter_config.json", "adapter"), ("modules.json", "sentence-transformers")])
+def test_folders_that_look_like_checkpoints_are_called_what_they_are(
+    file: str, said: str, tiny_bert: Path, tmp_path: Path
+) -> None:
+    (tmp_path / file).write_text("{}")
+    shutil.copytree(tiny_bert, tmp_path / "0_Transformer")
+    with pytest.raises(RequestError, match=said):
+        classes_of(find_targets([str(tmp_path)])[0])

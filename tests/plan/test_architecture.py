@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from transformers import AutoModel, AutoModelForSequenceClassification, BertConfig, RobertaConfig, XLMRobertaConfig
 
+from kdcli.models import fitting
 from kdcli.models.capture import serves
 from kdcli.plan import architecture
 from kdcli.plan.architecture import insides, parameter_count
@@ -33,7 +34,7 @@ def built(config: Any, classifier: bool) -> int:
 
 
 def test_every_architecture_that_is_known_by_heart_is_tested() -> None:
-    assert set(BY_HEART) == architecture._BY_HEART
+    assert set(BY_HEART) == set(fitting.BY_HEART)
 
 
 @pytest.mark.parametrize("kind", sorted(BY_HEART))
@@ -41,7 +42,7 @@ def test_every_architecture_that_is_known_by_heart_is_tested() -> None:
 @settings(max_examples=15, deadline=None, derandomize=True)
 def test_counted_parameters_are_those_of_the_model(kind: str, size: dict[str, int], classifier: bool) -> None:
     config = BY_HEART[kind](**size)
-    assert architecture._is_plain(config)
+    assert fitting.is_plain(config)
     assert parameter_count(config, classifier=classifier) == built(config, classifier)
     assert architecture._count(config, classifier) == built(config, classifier)
 

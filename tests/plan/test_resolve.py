@@ -349,7 +349,7 @@ def test_pickled_weights_are_refused_with_the_command_that_converts_them(desk: D
     (problem,) = desk.refused(RECIPE, teachers=f"bert={bert_copy}")
     assert "pickled weights only" in problem.what
     assert problem.found == "pytorch_model.bin"
-    assert "save_pretrained" in problem.remedy
+    assert "save_file" in problem.remedy
     assert "if you trust" in problem.remedy
 
 
