@@ -6,12 +6,44 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 _NUMBERS = re.compile(r"\[\n\s*(-?[\d.][-+.\deE]*(?:,\s+-?[\d.][-+.\deE]*)*)\n\s*\]")
+
+_unfinished: set[Path] = set()
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """Within the block a file or folder is not worth keeping: if the process is ended by force, it is removed.
+
+    However else the block ends, who writes it removes it.
+    """
+    _unfinished.add(path)
+    try:
+        yield path
+    finally:
+        _unfinished.discard(path)
+
+
+def remove_unfinished() -> None:
+    """Remove what :func:`unfinished` knows of, when the process is about to end and no ``finally`` will be reached."""
+    for path in list(_unfinished):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of the system's temporary ones, removed at the end of the block."""
+    with tempfile.TemporaryDirectory(prefix="kdcli-") as name, unfinished(Path(name)) as folder:
+        yield folder
 
 
 @contextmanager
@@ -21,7 +53,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        yield partial
+        with unfinished(partial):
+            yield partial
         old = _set_aside(recovered(path))
         shutil.rmtree(old, ignore_errors=True)
         if path.exists():
@@ -48,8 +81,9 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        with unfinished(partial):
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -24,7 +24,7 @@ def export_view(done: Export, width: int) -> list[RenderableType]:
     columns = _file_columns(done)
     left_out = without_room(columns, width)
     table = _table([column for column in columns if column not in left_out])
-    parts: list[RenderableType] = [title_line("files, held against the model on dev"), table]
+    parts: list[RenderableType] = [title_line(f"files, held against the model on {done.judged}"), table]
     parts += [
         Text(f"{variant.precision} was deleted: {variant.broken}", style="yellow")
         for variant in done.variants
@@ -34,6 +34,13 @@ def export_view(done: Export, width: int) -> list[RenderableType]:
         Text(f"{variant.precision}: left in fp32 to keep the score: {', '.join(variant.excluded)}")
         for variant in done.kept
         if variant.excluded
+    ]
+    parts += [
+        Text(
+            f"{variant.precision}: {variant.check.ties} texts change their class, between two that the model hardly tells apart"
+        )
+        for variant in done.kept
+        if variant.check is not None and variant.precision == "fp32" and variant.check.ties
     ]
     if done.latencies:
         parts += [Text(""), *latency_tables(done.latencies, done.machine, width)]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from kdcli.data import starter
 from kdcli.data.sources import DataRequest, load_task
@@ -16,7 +15,7 @@ from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.runtime import check_trackers
 from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.metrics import check_metric
-from kdcli.files import whole_folder
+from kdcli.files import temporary_folder, unfinished, whole_folder
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.models.checkpoints import ALIASES, Reference, describe, parse_references
 from kdcli.models.starter import STARTER_TEACHERS, write_starter_teacher
@@ -168,7 +167,8 @@ def removed_on_error(run: RunFolder) -> Iterator[None]:
     was_empty = existed and not any(run.path.iterdir())
     parent_existed = run.path.parent.exists()
     try:
-        yield
+        with nullcontext() if existed else unfinished(run.path):
+            yield
     except BaseException:
         if not existed or was_empty:
             shutil.rmtree(run.path, ignore_errors=True)
@@ -181,5 +181,5 @@ def removed_on_error(run: RunFolder) -> Iterator[None]:
 
 def dry_plan(request: TrainRequest, events: Events) -> Plan:
     """The plan alone; what the starter task needs is made in a temporary folder."""
-    with TemporaryDirectory(prefix="kdcli-") as folder:
-        return prepare(with_starter_defaults(request), RunFolder(Path(folder)), events).plan
+    with temporary_folder() as folder:
+        return prepare(with_starter_defaults(request), RunFolder(folder), events).plan
