@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.files import whole_folder, write_json, write_text
+from kdcli.files import damage, has_its_sum, replace_with_sum, whole_folder, write_json, write_text
 
 
 class StoppedError(Exception):
@@ -97,3 +97,35 @@ def test_old_json_stays_when_the_value_cannot_be_written(tmp_path: Path) -> None
     with pytest.raises(TypeError):
         write_json(path, {"value": object()})
     assert path.read_text(encoding="utf-8") == "1\n"
+
+
+def test_files_of_a_folder_are_as_readable_as_their_neighbours(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "model") as partial:
+        (partial / "plain").touch()
+        (partial / "weights").touch(mode=0o600)
+    assert (tmp_path / "model" / "weights").stat().st_mode == (tmp_path / "model" / "plain").stat().st_mode
+
+
+def test_damage_to_a_sealed_folder_is_named(tmp_path: Path) -> None:
+    place = tmp_path / "model"
+    with whole_folder(place, sealed=True) as partial:
+        (partial / "deep").mkdir()
+        (partial / "deep" / "weights").write_bytes(b"weights")
+    (place / "README.md").touch()
+    assert damage(place) == ""
+    (place / "deep" / "weights").write_bytes(b"weighty")
+    assert "deep/weights" in damage(place)
+    (place / "deep" / "weights").unlink()
+    assert "deep/weights" in damage(place)
+    (place / "SHA256SUMS").unlink()
+    assert "SHA256SUMS" in damage(place)
+
+
+def test_a_file_with_a_sum_beside_it_is_known_again(tmp_path: Path) -> None:
+    for content in (b"first", b"second"):
+        (tmp_path / "partial").write_bytes(content)
+        replace_with_sum(tmp_path / "partial", tmp_path / "kept.npz")
+        assert has_its_sum(tmp_path / "kept.npz")
+    (tmp_path / "kept.npz").write_bytes(b"secone")
+    assert not has_its_sum(tmp_path / "kept.npz")
+    assert not has_its_sum(tmp_path / "missing.npz")

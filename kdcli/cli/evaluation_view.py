@@ -52,7 +52,7 @@ def _scores(evaluation: Evaluation, width: int) -> RenderableType:
     if second in models[0].scores:
         columns.append(Column(second, [f"{model.scores[second]:.4f}" for model in models], 3))
     if any(kept):
-        ranges = ["" if not one.retention else f"{one.retention.low:.1%}–{one.retention.high:.1%}" for one in models]
+        ranges = [_range(model.retention) for model in models]
         columns += [Column("of best teacher", kept), Column("95 % of that", ranges, 2)]
     ensemble = [_share(model.retention_of_ensemble) for model in models]
     if any(ensemble):
@@ -92,8 +92,8 @@ def _differences(found: Sequence[Difference], width: int) -> list[RenderableType
     columns = [
         Column("compared", [f"{one.ours} − {one.theirs}" for one in shown]),
         Column("points", [f"{100 * one.difference:+.1f}" for one in shown]),
-        Column("95 % interval", [f"{100 * one.low:+.1f} to {100 * one.high:+.1f}" for one in shown], 3),
-        Column("p", [f"{one.p_value:.3f}" if one.p_value >= 0.001 else "<0.001" for one in shown]),
+        Column("95 % interval", [_interval(one) for one in shown], 3),
+        Column("p", [_p_value(one) for one in shown]),
         Column("shown", ["yes" if one.significant else "no" for one in shown], 2),
         Column(
             "can show from", ["–" if one.smallest is None else f"{100 * one.smallest:.1f} points" for one in shown], 1
@@ -103,14 +103,16 @@ def _differences(found: Sequence[Difference], width: int) -> list[RenderableType
     table = column_table([column for column in columns if column not in left_out], ("compared",), {})
     tests = "; ".join(dict.fromkeys(f"{one.test}, because {one.why}" for one in shown))
     together = max(one.comparisons for one in found)
-    among = f" P-values after Holm's correction for {together} comparisons." if together > 1 else ""
+    among = (
+        f" P-values after Holm's correction for {together} comparisons, intervals after Bonferroni's." if together > 1 else ""
+    )
     left = f" {len(found) - len(shown)} more in --json." if len(found) > len(shown) else ""
     return [
         Text(""),
         title_line("what the differences are worth"),
         table,
         Text(f"{tests}.{among}{left}", style="dim"),
-        *([Text(found[0].limit, style="dim")] if len(found) == 1 else []),
+        *([Text(found[0].limit, style="dim")] if len(found) == 1 and found[0].smallest is not None else []),
     ]
 
 
@@ -141,15 +143,31 @@ def _calibration(model: ModelScore) -> list[RenderableType]:
     found = model.calibration
     if found is None:
         return []
-    line = (
-        f"calibration error (ECE) {found.ece:.3f}, at most {found.ece_high:.3f}; dividing the logits by "
-        f"{found.temperature:.2f} would make it {found.ece_after:.3f}"
-    )
+    line = f"calibration error (ECE) {found.ece:.3f}, at most {found.ece_high:.3f}"
+    if found.mended is not None:
+        line += f"; dividing the logits by {found.temperature:.2f} would make it {found.mended:.3f} (on rows held out)"
     return [Text(""), Text(line)]
 
 
 def _share(kept: Retention | None) -> str:
     return "" if kept is None else f"{kept.value:.1%}"
+
+
+def _range(kept: Retention | None) -> str:
+    """The interval of a share; a dash where there is a share and none of it."""
+    if kept is None:
+        return ""
+    return "–" if kept.interval is None else "–".join(f"{end:.1%}" for end in kept.interval)
+
+
+def _interval(found: Difference) -> str:
+    return "–" if found.interval is None else " to ".join(f"{100 * end:+.1f}" for end in found.interval)
+
+
+def _p_value(found: Difference) -> str:
+    if found.interval is None:
+        return "–"
+    return f"{found.p_value:.3f}" if found.p_value >= 0.001 else "<0.001"
 
 
 def _count(count: int, rows: int) -> str:

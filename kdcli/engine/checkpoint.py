@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdcli.errors import RunFailedError
-from kdcli.files import recovered, whole_folder, write_json
+from kdcli.files import damage, recovered, sums_of, whole_folder, write_json
 
 _STATE, _BEST = "state.pt", "best.pt"
 
@@ -69,7 +69,8 @@ def save(folder: Path, state: State, best: Mapping[str, Tensor] | None = None) -
         state: all that the next step follows from.
         best: weights of the learner at its best evaluation; None leaves those that the checkpoint before has, if any.
     """
-    with whole_folder(folder) as partial:
+    known = {_BEST: sums_of(folder).get(_BEST, "")} if best is None else {}
+    with whole_folder(folder, sealed=True, known=known) as partial:
         if best is not None:
             torch.save(dict(best), partial / _BEST)
         elif (folder / _BEST).is_file():
@@ -89,9 +90,11 @@ def load(folder: Path) -> State | None:
     """The checkpoint in a folder, or None where there is none.
 
     Raises:
-        RunFailedError: there is one, and it cannot be read.
+        RunFailedError: there is one, and it is not what was written, or cannot be read.
     """
-    content = _read(recovered(folder) / _STATE)
+    if recovered(folder).is_dir():
+        _refuse_damaged(folder)
+    content = _read(folder / _STATE)
     return None if content is None else State(Position(**content.pop("position")), **content)
 
 
@@ -99,8 +102,10 @@ def best_weights(folder: Path) -> dict[str, Tensor] | None:
     """The learner's weights at its best evaluation, as views of the file; None if there was no evaluation yet.
 
     Raises:
-        RunFailedError: there is a file, and it cannot be read.
+        RunFailedError: there is a file, and it is not what was written, or cannot be read.
     """
+    if (recovered(folder) / _BEST).is_file():
+        _refuse_damaged(folder)
     return _read(recovered(folder) / _BEST, mmap=True)
 
 
@@ -110,10 +115,18 @@ def _read(path: Path, mmap: bool = False) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch raises many types for a broken file
-        raise RunFailedError(
-            f"{path}: the checkpoint is broken ({error}); remove {path.parent} to start the phase again"
-        ) from error
+        raise _broken(path.parent, f"{path.name}: {error}") from error
     return content
+
+
+def _refuse_damaged(folder: Path) -> None:
+    why = damage(folder)
+    if why:
+        raise _broken(folder, why)
+
+
+def _broken(folder: Path, why: str) -> RunFailedError:
+    return RunFailedError(f"{folder / why}: the checkpoint is broken; remove {folder} to start the phase again with --resume")
 
 
 def _linked(source: Path, target: Path) -> None:

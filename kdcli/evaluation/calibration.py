@@ -15,6 +15,7 @@ BINS = 15
 _TIMES = 1000
 _AT_ONCE = 2_000_000
 COLDEST, HOTTEST = 0.05, 20.0
+_INSIDE = 1.25  # where the likelihood is flat, the search stops short of its limit
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,31 @@ class Calibration:
         ece_high: what it is at most on all texts that there are, with 97.5 % confidence (:func:`ece_upper`).
         nll: negative log-likelihood of the labels, in nats per sample.
         bins: of the reliability diagram, from the least confident to the most.
-        temperature: what the logits should be divided by; above 1 the model is too sure of itself.
-        ece_after: with the logits divided by it, on the samples that it was found on, and so a little flattering.
+        temperature: what the logits should be divided by; above 1 the model is too sure of itself. None where these samples
+            show none: the search ended at its limit, as it does where all answers are right, or none has to do with the labels.
+        ece_after: with the logits divided by it, on the samples that it was found on, and so a little flattering; None
+            without a temperature, as the next three.
         nll_after: likewise.
+        ece_held_out: the calibration error of each half of the samples with the temperature found on the other half, over both.
+        nll_held_out: likewise.
     """
 
     ece: float
     ece_high: float
     nll: float
     bins: tuple[Bin, ...]
-    temperature: float
-    ece_after: float
-    nll_after: float
+    temperature: float | None
+    ece_after: float | None
+    nll_after: float | None
+    ece_held_out: float | None = None
+    nll_held_out: float | None = None
+
+    @property
+    def mended(self) -> float | None:
+        """The calibration error with the logits divided by the temperature, where that helps: on samples held out, by both."""
+        if self.ece_held_out is None or self.nll_held_out is None:
+            return None
+        return self.ece_held_out if self.ece_held_out < self.ece and self.nll_held_out < self.nll else None
 
 
 def calibrate(logits: NDArray[np.float32], labels: Classes) -> Calibration:
@@ -68,16 +82,20 @@ def calibrate(logits: NDArray[np.float32], labels: Classes) -> Calibration:
         RequestError: not as many logits as labels, or none.
     """
     check_lengths(labels, logits.argmax(-1))
-    temperature = best_temperature(logits, labels)
-    cooled = logits / temperature
+    temperature = found_temperature(logits, labels)
+    cooled, held_out = None, None
+    if temperature is not None:
+        cooled, held_out = logits / temperature, _held_out(logits, labels)
     return Calibration(
         ece=expected_calibration_error(reliability(logits, labels)),
         ece_high=ece_upper(logits, labels),
         nll=negative_log_likelihood(logits, labels),
         bins=reliability(logits, labels),
         temperature=temperature,
-        ece_after=expected_calibration_error(reliability(cooled, labels)),
-        nll_after=negative_log_likelihood(cooled, labels),
+        ece_after=None if cooled is None else expected_calibration_error(reliability(cooled, labels)),
+        nll_after=None if cooled is None else negative_log_likelihood(cooled, labels),
+        ece_held_out=None if held_out is None else expected_calibration_error(reliability(held_out, labels)),
+        nll_held_out=None if held_out is None else negative_log_likelihood(held_out, labels),
     )
 
 
@@ -148,6 +166,26 @@ def best_temperature(logits: NDArray[np.float32], labels: Classes) -> float:
         method="bounded",
     )
     return float(np.exp(found.x))
+
+
+def found_temperature(logits: NDArray[np.float32], labels: Classes) -> float | None:
+    """The best temperature, None where the search for it ended at its limit. Shapes: logits [n, C], labels [n]."""
+    temperature = best_temperature(logits, labels)
+    return temperature if COLDEST * _INSIDE < temperature < HOTTEST / _INSIDE else None
+
+
+def _held_out(logits: NDArray[np.float32], labels: Classes) -> NDArray[np.float32] | None:
+    """Each half's logits divided by the temperature of the other half [n, C]; None where a half has none."""
+    if len(labels) < 2:
+        return None
+    first = np.random.default_rng(0).permutation(len(labels)) < len(labels) // 2
+    cooled = np.empty_like(logits)
+    for half in (first, ~first):
+        temperature = found_temperature(logits[~half], labels[~half])
+        if temperature is None:
+            return None
+        cooled[half] = logits[half] / temperature
+    return cooled
 
 
 def _answered(logits: NDArray[np.float32], labels: Classes) -> tuple[Floats, NDArray[np.bool_]]:

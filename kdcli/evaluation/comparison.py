@@ -17,12 +17,12 @@ from kdcli.evaluation.agreement import agreement, slices
 from kdcli.evaluation.calibration import calibrate
 from kdcli.evaluation.chance import majority_answers
 from kdcli.evaluation.classes import class_scores, confusion, missing_classes
-from kdcli.evaluation.document import AgreementTable, Drop, Evaluation, Kind, ModelScore, RecipeScore, Role
+from kdcli.evaluation.document import AgreementTable, Evaluation, Kind, ModelScore, RecipeScore, Role
 from kdcli.evaluation.intervals import score_interval
 from kdcli.evaluation.metrics import Classes, metrics_of, score
-from kdcli.evaluation.retention import retention
+from kdcli.evaluation.retention import held_against
 from kdcli.evaluation.seeds import RecipeDifference, compare_recipes
-from kdcli.evaluation.significance import ModelDifference, compare_models, difference_interval
+from kdcli.evaluation.significance import ModelDifference, compare_models
 
 Logits = NDArray[np.float32]
 MAJORITY, ENSEMBLE = "majority class", "ensemble"
@@ -168,6 +168,11 @@ def _scored(answer: Answer, by_name: dict[str, Answer], ranking: dict[str, float
     best = _best_teacher(answer, by_name, ranking)
     together = None if answer.ensemble is None else by_name.get(answer.ensemble)
     ours = answer.predictions
+    kept, drop, of_all = None, None, None
+    if best is not None:
+        kept, drop = held_against(task.metric, ours, best.predictions, labels, best.name)
+    if together is not None:
+        of_all, _ = held_against(task.metric, ours, together.predictions, labels, together.name)
     return ModelScore(
         name=answer.name,
         role=answer.role,
@@ -178,20 +183,13 @@ def _scored(answer: Answer, by_name: dict[str, Answer], ranking: dict[str, float
         interval=score_interval(task.metric, ours, labels),
         parameters=answer.parameters,
         bytes=answer.bytes,
-        retention=None if best is None else retention(task.metric, ours, best.predictions, labels, best.name),
-        retention_of_ensemble=(
-            None if together is None else retention(task.metric, ours, together.predictions, labels, together.name)
-        ),
-        drop=None if best is None else _drop(task.metric, ours, best, ranking[best.name] - ranking[answer.name], labels),
+        retention=kept,
+        retention_of_ensemble=of_all,
+        drop=drop,
         calibration=None if answer.logits is None else calibrate(answer.logits, labels),
         classes=class_scores(ours, labels, task.labels),
         confusion=confusion(ours, labels, len(task.labels)),
     )
-
-
-def _drop(metric: str, ours: Classes, best: Answer, value: float, labels: Classes) -> Drop:
-    low, high = difference_interval(metric, best.predictions, ours, labels)
-    return Drop(of=best.name, value=value, low=low, high=high)
 
 
 def _majority(task: Task, labels: Classes) -> ModelScore:

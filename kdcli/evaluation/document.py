@@ -14,7 +14,7 @@ from kdcli.evaluation.calibration import Calibration
 from kdcli.evaluation.seeds import RecipeDifference
 from kdcli.evaluation.significance import ModelDifference
 
-FORMAT = 2
+FORMAT = 3
 Role = Literal["student", "without-teachers", "export", "model", "teacher", "ensemble", "majority"]
 Kind = Literal["checkpoint", "onnx", "predictions", "ensemble", "constant"]
 
@@ -29,13 +29,19 @@ class Retention(_Part):
     Attributes:
         of: name of the other model.
         value: our score divided by theirs.
-        low, high: 95 % interval over samples, by the paired bootstrap; the other model stays the same one.
+        low, high: 95 % interval over samples, by the paired bootstrap; the other model stays the same one. None where their
+            score is not clearly above 0, so that the share may be anything.
     """
 
     of: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Lower and upper end, where there are any."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 class Drop(_Part):
@@ -155,7 +161,8 @@ class GateResult(_Part):
     Attributes:
         gate: as it was asked for, such as ``--min-retention 0.98:bound``.
         model: which model.
-        value: what was held against the limit: the figure, or the unfavourable end of its 95 % interval.
+        value: what was held against the limit: the figure, or the unfavourable end of its 95 % interval; None where that does
+            not exist, which never passes.
         limit: the limit.
         passed: whether it holds.
         sentence: what was found.
@@ -163,7 +170,7 @@ class GateResult(_Part):
 
     gate: str
     model: str
-    value: float
+    value: float | None
     limit: float
     passed: bool
     sentence: str
@@ -188,7 +195,7 @@ class Evaluation(_Part):
         notes: what a reader should know.
     """
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     kdcli: str
     task: str
     split: str

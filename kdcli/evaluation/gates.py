@@ -76,21 +76,24 @@ class Gate:
             RequestError: the evaluation does not have the figure (no teacher, no logits).
         """
         value, what = self._found(evaluation, model)
-        passed = value >= self.limit - 1e-12 if self.name.startswith("min") else value <= self.limit + 1e-12
         end = "lower" if self.name.startswith("min") else "upper"
         what = f"the {end} end of the 95 % interval of {what}" if self.bound else what
-        shown = f"{value:.2f} points" if self.name == "max-drop" else f"{value:.4f}"
+        if value is None or not math.isfinite(value):
+            value, passed, is_what = None, False, f"does not exist{self._why_not(model)}"
+        else:
+            passed = value >= self.limit - 1e-12 if self.name.startswith("min") else value <= self.limit + 1e-12
+            is_what = f"is {value:.2f} points" if self.name == "max-drop" else f"is {value:.4f}"
         return GateResult(
             gate=f"--{self.name} {self.text}",
             model=model.name,
             value=value,
             limit=self.limit,
             passed=passed,
-            sentence=f"--{self.name} {self.text}: {what} is {shown} on {evaluation.split}",
+            sentence=f"--{self.name} {self.text}: {what} {is_what} on {evaluation.split}",
         )
 
-    def _found(self, evaluation: Evaluation, model: ModelScore) -> tuple[float, str]:
-        """The figure, or the end of its interval, that is held against the limit; and what figure it is."""
+    def _found(self, evaluation: Evaluation, model: ModelScore) -> tuple[float | None, str]:
+        """The figure, or the end of its interval, that is held against the limit, if there is one; and what figure it is."""
         if self.name == "min-score":
             value = model.interval[0] if self.bound else model.scores[evaluation.metric]
             return value, f"{evaluation.metric} of {model.name}"
@@ -101,7 +104,7 @@ class Gate:
                 )
             value = model.calibration.ece_high if self.bound else model.calibration.ece
             return value, f"the calibration error (ECE) of {model.name}"
-        if model.drop is None or (self.name == "min-retention" and model.retention is None):
+        if model.drop is None:
             raise RequestError(
                 Problem(
                     f"--{self.name}",
@@ -111,12 +114,20 @@ class Gate:
                 )
             )
         if self.name == "max-drop":
-            return 100 * (
-                model.drop.high if self.bound else model.drop.value
-            ), f"the drop of {model.name} below {model.drop.of}"
-        assert model.retention is not None
-        value = model.retention.low if self.bound else model.retention.value
-        return value, f"the share that {model.name} keeps of the {evaluation.metric} of {model.retention.of}"
+            drop = model.drop.high if self.bound else model.drop.value
+            return 100 * drop, f"the drop of {model.name} below {model.drop.of}"
+        what, kept = f"the share that {model.name} keeps of the {evaluation.metric} of {model.drop.of}", model.retention
+        if kept is None:
+            return None, what
+        return kept.low if self.bound else kept.value, what
+
+    def _why_not(self, model: ModelScore) -> str:
+        """Why there is no figure, as far as that is known."""
+        if self.name != "min-retention" or model.drop is None:
+            return ""
+        if model.retention is None:
+            return f", because {model.drop.of} scores 0 or less"
+        return f", because {model.drop.of} does not clearly score above 0"
 
 
 def parse_gates(given: Mapping[str, str | None]) -> list[Gate]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kdcli.evaluation.metrics import Classes
+from kdcli.evaluation.paired import lowest_score
 from kdcli.evaluation.power import LEVEL
 from kdcli.evaluation.resampling import Answers, check_lengths
 
@@ -14,9 +15,11 @@ _TIMES = 999
 def score_interval(metric: str, predictions: Classes, labels: Classes, seed: int = 0) -> tuple[float, float]:
     """95 % interval of a metric over samples, as fractions. Shapes: [n] each.
 
-    Accuracy: Wilson's interval (Wilson 1927), which has a width for a perfect score too. Other metrics: the percentile
-    bootstrap (Efron and Tibshirani 1993, chapter 13), which is too narrow where a class has fewer than ten samples or so, and
-    of no width where all answers are right.
+    Accuracy: Wilson's interval (Wilson 1927), which has a width for a perfect score too. Other metrics: z standard errors (z =
+    1.96) to either side, by the bootstrap of the samples with z²/2 more that are right and as many that are wrong
+    (:meth:`kdcli.evaluation.resampling.Answers.smoothed`, as Wilson's interval is centred), from the lower and the higher of
+    the score of the samples and that of the smoothed ones. Wrong more often than it says, above, where an average over classes
+    is taken from fewer samples than five of a class or so: that of the classes that happen to occur is a biased figure.
 
     Raises:
         RequestError: not as many predictions as labels, or none.
@@ -28,6 +31,9 @@ def score_interval(metric: str, predictions: Classes, labels: Classes, seed: int
         right = stats.binomtest(int((predictions == labels).sum()), len(labels))
         wilson = right.proportion_ci(confidence_level=1 - LEVEL, method="wilson")
         return float(wilson.low), float(wilson.high)
-    drawn = Answers.of(predictions, labels).resampled(metric, _TIMES, np.random.default_rng(seed))
-    low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high)
+    quantile = float(stats.norm.ppf(1 - LEVEL / 2))
+    answers = Answers.of(predictions, labels)
+    smoothed = answers.smoothed(metric, quantile**2 / 2)
+    reach = quantile * float(smoothed.resampled(metric, _TIMES, np.random.default_rng(seed)).std(ddof=1))
+    centres = answers.score(metric), smoothed.score(metric)
+    return max(min(centres) - reach, lowest_score(metric)), min(max(centres) + reach, 1.0)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+
+from kdcli.evaluation.resampling import Pairs, other_classes
 
 LEVEL = 0.05
 POWER = 0.8
+_TIMES = 400
 
 
 def smallest_accuracy_difference(samples: int, differing: float, level: float = LEVEL, power: float = POWER) -> float:
@@ -46,6 +51,63 @@ def mcnemar_power(samples: int, differing: float, difference: float, level: floa
     share = 0.5 + difference / (2 * differing) if differing else 0.5
     found = stats.binom.cdf(edges, numbers, share) + stats.binom.sf(numbers - edges - 1, numbers, share)
     return float((stats.binom.pmf(numbers, samples, differing) * found).sum())
+
+
+def smallest_score_difference(metric: str, pairs: Pairs, level: float = LEVEL, power: float = POWER, seed: int = 0) -> float:
+    """The smallest difference by any metric that a paired permutation test finds with that power, as a fraction.
+
+    What Connor (1987) does for accuracies, d = z₁ s₀ + z₂ s₁, with standard errors of the difference by the bootstrap: s₀ where
+    the answers are exchangeable, s₁ where they differ by d. They come to differ in that the samples which one model alone gets
+    right become the other's, one after another; where that is not enough, or there are none, in that our model loses samples
+    that both get right. 1.0 where there are too few samples for any difference.
+
+    Args:
+        metric: one of :data:`kdcli.data.task.METRICS`.
+        pairs: the answers observed.
+        level: of the test.
+        power: how often the difference is to be found.
+        seed: of the resampling.
+    """
+    from scipy import optimize, stats
+
+    to_reject, to_find = stats.norm.ppf(1 - level / 2), stats.norm.ppf(power)
+
+    def surplus(shift: float) -> float:
+        world = _shifted(metric, pairs, shift)
+        drawn = [each.resampled(metric, _TIMES, np.random.default_rng(seed)) for each in (world.exchangeable(), world)]
+        return float(abs(world.difference(metric)) - to_reject * drawn[0].std() - to_find * drawn[1].std())
+
+    first = 1.0 if surplus(1.0) <= 0 else 0.0
+    least = first + 0.5 / pairs.samples  # with no difference at all there is no spread either
+    if surplus(2.0) <= 0 or surplus(least) >= 0:
+        return 1.0
+    found = optimize.brentq(surplus, least, first + 1.0, xtol=1e-4)
+    return abs(_shifted(metric, pairs, float(found)).difference(metric))
+
+
+def _shifted(metric: str, pairs: Pairs, shift: float) -> Pairs:
+    """The answers as they are where the other model is better.
+
+    Args:
+        metric: for the classes that each may be mistaken for.
+        pairs: the answers observed.
+        shift: from 0 to 1 the share of samples that one model alone gets right which are all the other model's, the rest being
+            shared equally; from 1 to 2, less 1, the share of the samples that both get right which our model loses.
+    """
+    right, also = pairs.ours == pairs.labels, pairs.theirs == pairs.labels
+    weights = pairs.counts.astype(np.float64)
+    one_way, lost = np.clip([shift, shift - 1.0], 0.0, 1.0)
+    moved = np.where(right & ~also, (1 + one_way) / 2, np.where(also & ~right, (1 - one_way) / 2, 0.0)) * weights
+    world = replace(pairs, counts=weights - moved).joined(pairs.labels, pairs.theirs, pairs.ours, moved)
+    agreed = right & also if (right & also).any() else ~right & ~also
+    labels, ours, theirs, share = (values[agreed] for values in (pairs.labels, pairs.ours, pairs.theirs, weights * lost))
+    classes = np.unique(np.concatenate([pairs.labels, pairs.ours, pairs.theirs, [0, 1]]))
+    mistaken = other_classes(metric, classes)[np.searchsorted(classes, labels)]
+    was_right = ours == labels  # else the other model comes to be right
+    world = replace(
+        world, counts=world.counts - np.concatenate([np.where(agreed, weights * lost, 0.0), np.zeros(len(weights))])
+    )
+    return world.joined(labels, np.where(was_right, mistaken, ours), np.where(was_right, theirs, labels), share)
 
 
 def smallest_t_difference(error: float, freedom: float, level: float = LEVEL, power: float = POWER) -> float:

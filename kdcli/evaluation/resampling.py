@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,14 @@ class Answers:
     Attributes:
         labels: gold class of each combination [K].
         given: what the model answers [K].
-        counts: how many samples are of that combination [K].
+        counts: how many samples are of that combination, or what each weighs [K].
+        samples: how many samples n there are, and a resample has.
     """
 
     labels: Classes
     given: Classes
-    counts: Classes
+    counts: Classes | Floats
+    samples: int
 
     @classmethod
     def of(cls, predictions: Classes, labels: Classes) -> Answers:
@@ -36,11 +38,26 @@ class Answers:
         """
         check_lengths(labels, predictions)
         (gold, given), counts = _counted(labels, predictions)
-        return cls(gold, given, counts)
+        return cls(gold, given, counts, len(labels))
+
+    def smoothed(self, metric: str, extra: float) -> Answers:
+        """With combinations that did not occur but might: ``extra`` samples right and as many wrong, over all classes."""
+        classes, others = _mistaken(metric, self.labels, self.given)
+        share = np.full(len(classes), extra / len(classes))
+        return Answers(
+            np.concatenate([self.labels, classes, classes]),
+            np.concatenate([self.given, classes, others]),
+            np.concatenate([self.counts, share, share]),
+            self.samples,
+        )
+
+    def score(self, metric: str) -> float:
+        """The score, as a fraction."""
+        return float(scores_of_counts(metric, self.counts[None], self.given, self.labels)[0])
 
     def resampled(self, metric: str, times: int, generator: np.random.Generator) -> Floats:
         """The score on ``times`` bootstrap resamples, each n samples drawn with replacement; [times]."""
-        return scores_of_counts(metric, _drawn(self.counts, times, generator), self.given, self.labels)
+        return scores_of_counts(metric, _drawn(self.counts, self.samples, times, generator), self.given, self.labels)
 
 
 @dataclass(frozen=True)
@@ -51,13 +68,15 @@ class Pairs:
         labels: gold class of each combination [K].
         ours: what the one model answers [K].
         theirs: what the other model answers [K].
-        counts: how many samples are of that combination [K].
+        counts: how many samples are of that combination, or what each weighs [K].
+        samples: how many samples n there are, and a resample has.
     """
 
     labels: Classes
     ours: Classes
     theirs: Classes
-    counts: Classes
+    counts: Classes | Floats
+    samples: int
 
     @classmethod
     def of(cls, ours: Classes, theirs: Classes, labels: Classes) -> Pairs:
@@ -68,16 +87,45 @@ class Pairs:
         """
         check_lengths(labels, ours, theirs)
         (gold, one, other), counts = _counted(labels, ours, theirs)
-        return cls(gold, one, other, counts)
+        return cls(gold, one, other, counts, len(labels))
 
-    @property
-    def samples(self) -> int:
-        """How many samples n there are."""
-        return int(self.counts.sum())
+    def smoothed(self, metric: str, extra: float) -> Pairs:
+        """With combinations that did not occur but might.
+
+        ``extra`` samples that we alone get right and as many that they alone get right, spread evenly over the classes: where
+        two models differ on a handful of samples, or on none, the samples themselves vary too little, and a rare class moves
+        a mean over classes as much as a frequent one. Half a sample that both get right, and one that both get wrong: two
+        models of which always the one is right and the other wrong vary, too.
+        """
+        classes, others = _mistaken(metric, self.labels, self.ours, self.theirs)
+        apart, together = extra / len(classes), 0.5 / len(classes)
+        found = self.joined(classes, classes, others, apart).joined(classes, others, classes, apart)
+        return found.joined(classes, classes, classes, together).joined(classes, others, others, together)
+
+    def joined(self, labels: Classes, ours: Classes, theirs: Classes, weights: Floats | float) -> Pairs:
+        """With more combinations, [M] each."""
+        more = np.broadcast_to(np.asarray(weights, dtype=np.float64), labels.shape)
+        return Pairs(
+            np.concatenate([self.labels, labels]),
+            np.concatenate([self.ours, ours]),
+            np.concatenate([self.theirs, theirs]),
+            np.concatenate([self.counts, more]),
+            self.samples,
+        )
+
+    def exchangeable(self) -> Pairs:
+        """The same answers where neither model is the better: half of each combination with the two answers exchanged."""
+        half: Floats = np.asarray(self.counts / 2, dtype=np.float64)
+        return replace(self, counts=half).joined(self.labels, self.theirs, self.ours, half)
 
     def difference(self, metric: str) -> float:
         """Our score minus theirs, as a fraction."""
         return float(self._differences(metric, self.counts[None])[0])
+
+    def both(self, metric: str) -> tuple[float, float]:
+        """Our score and theirs, as fractions."""
+        ours, theirs = self._both(metric, self.counts[None])
+        return float(ours[0]), float(theirs[0])
 
     def resampled(self, metric: str, times: int, generator: np.random.Generator) -> Floats:
         """The difference on ``times`` bootstrap resamples, each n samples drawn with replacement; [times]."""
@@ -85,48 +133,30 @@ class Pairs:
         return ours - theirs
 
     def both_resampled(self, metric: str, times: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
-        """Our score and theirs on the same ``times`` bootstrap resamples; [times] each.
-
-        Accuracies are drawn from the 2×2 table of right and wrong with half a sample more in each cell (Agresti and Min 2005):
-        where two models differ on a handful of samples, or on none, the samples themselves vary too little.
-        """
-        if metric == "accuracy":
-            return self._accuracies(times, generator)
-        return self._both(metric, _drawn(self.counts, times, generator))
-
-    def _accuracies(self, times: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
-        right, also = self.ours == self.labels, self.theirs == self.labels
-        cells = np.array([self.counts[cell].sum() for cell in (right & also, right & ~also, ~right & also, ~right & ~also)])
-        drawn = generator.multinomial(self.samples, (cells + 0.5) / (self.samples + 2), size=times) / self.samples
-        return drawn[:, 0] + drawn[:, 1], drawn[:, 0] + drawn[:, 2]
+        """Our score and theirs on the same ``times`` bootstrap resamples; [times] each."""
+        return self._both(metric, _drawn(self.counts, self.samples, times, generator))
 
     def swapped(self, metric: str, times: int, generator: np.random.Generator) -> Floats:
         """The difference after the two answers to each sample were exchanged by the toss of a coin; [times]."""
-        kept = generator.binomial(self.counts, 0.5, size=(times, len(self.counts)))
+        kept = generator.binomial(self.counts.astype(np.int64), 0.5, size=(times, len(self.counts)))
         counts = np.concatenate([kept, self.counts - kept], axis=1)  # [times, 2 K]
-        both_ways = Pairs(
-            np.tile(self.labels, 2),
-            np.concatenate([self.ours, self.theirs]),
-            np.concatenate([self.theirs, self.ours]),
-            np.tile(self.counts, 2),
-        )
-        return both_ways._differences(metric, counts)
+        return self.exchangeable()._differences(metric, counts)
 
-    def _differences(self, metric: str, counts: Classes) -> Floats:
+    def _differences(self, metric: str, counts: Classes | Floats) -> Floats:
         ours, theirs = self._both(metric, counts)
         return ours - theirs
 
-    def _both(self, metric: str, counts: Classes) -> tuple[Floats, Floats]:
+    def _both(self, metric: str, counts: Classes | Floats) -> tuple[Floats, Floats]:
         ours, theirs = (scores_of_counts(metric, counts, answers, self.labels) for answers in (self.ours, self.theirs))
         return ours, theirs
 
 
-def scores_of_counts(metric: str, counts: Classes, answers: Classes, labels: Classes) -> Floats:
+def scores_of_counts(metric: str, counts: Classes | Floats, answers: Classes, labels: Classes) -> Floats:
     """:func:`kdcli.evaluation.metrics.score` of R sets of samples at once, [R], as fractions.
 
     Args:
         metric: one of :data:`kdcli.data.task.METRICS`.
-        counts: how often each of K combinations occurs in each set [R, K].
+        counts: how often each of K combinations occurs in each set, or what it weighs there [R, K].
         answers: predicted class of each combination [K].
         labels: gold class of each combination [K].
     """
@@ -177,10 +207,28 @@ def _counted(*columns: Classes) -> tuple[Classes, Classes]:
     return np.stack(np.unravel_index(kinds, (size,) * len(columns))), counts
 
 
-def _drawn(counts: Classes, times: int, generator: np.random.Generator) -> Classes:
-    """How often each combination occurs in bootstrap resamples of the samples so counted; [times, K]."""
-    samples = counts.sum()
-    return np.asarray(generator.multinomial(samples, counts / samples, size=times))
+def _drawn(counts: Classes | Floats, samples: int, times: int, generator: np.random.Generator) -> Classes:
+    """How often each combination occurs in bootstrap resamples of so many samples; [times, K]."""
+    return np.asarray(generator.multinomial(samples, counts / counts.sum(), size=times))
+
+
+def other_classes(metric: str, classes: Classes) -> Classes:
+    """For each of some classes, in rising order, one of them that it may be mistaken for; [C] each.
+
+    Each class is mistaken for the next, the last for the first, so that each is given wrongly as often as it is missed;
+    classes that are ordered for their neighbour.
+    """
+    if metric in ("pearson", "spearman"):
+        return np.append(classes[1:], classes[-2])
+    return np.roll(classes, -1)
+
+
+def _mistaken(metric: str, labels: Classes, *answers: Classes) -> tuple[Classes, Classes]:
+    """The classes that occur, two at least, and for each one that it may be mistaken for; [C] each."""
+    classes = np.unique(np.concatenate([labels, *answers]))
+    if len(classes) == 1:
+        classes = np.array([classes[0], classes[0] + 1]) if classes[0] == 0 else np.array([0, classes[0]])
+    return classes, other_classes(metric, classes)
 
 
 def _centred_values(counts: Floats, classes: Classes) -> Floats:

@@ -1,22 +1,21 @@
-"""How much of another model's score a model keeps."""
+"""How much of another model's score a model keeps, and by how much it scores below it."""
 
 from __future__ import annotations
 
-import numpy as np
-
-from kdcli.evaluation.document import Retention
-from kdcli.evaluation.metrics import Classes, score
+from kdcli.evaluation.document import Drop, Retention
+from kdcli.evaluation.metrics import Classes
+from kdcli.evaluation.paired import PairedScores, agreeing
 from kdcli.evaluation.power import LEVEL
-from kdcli.evaluation.resampling import Pairs
-
-_TIMES = 1999
+from kdcli.evaluation.significance import p_value
 
 
-def retention(metric: str, ours: Classes, theirs: Classes, labels: Classes, of: str, seed: int = 0) -> Retention | None:
-    """Our score divided by theirs, with the 95 % interval of the paired percentile bootstrap over samples.
+def held_against(
+    metric: str, ours: Classes, theirs: Classes, labels: Classes, of: str, seed: int = 0
+) -> tuple[Retention | None, Drop]:
+    """Our score divided by theirs, and theirs minus ours, with 95 % intervals by one bootstrap of both.
 
-    Both are scored on the same resamples. Those on which the other model scores 0 or less have no share to keep and are left
-    out; a model that does so often scores so near 0 that the interval is of little use, and wide.
+    The two cannot contradict each other, nor the test of the two models: the interval of the share leaves out 100 %, and that
+    of the drop 0, if and only if the difference is significant by itself (:func:`kdcli.evaluation.significance.p_value`).
 
     Args:
         metric: one of :data:`kdcli.data.task.METRICS`.
@@ -27,17 +26,24 @@ def retention(metric: str, ours: Classes, theirs: Classes, labels: Classes, of: 
         seed: of the resampling.
 
     Returns:
-        None where their score is 0 or less, so that there is nothing to keep.
+        The share, None where their score is 0 or less, so that there is nothing to keep; and the drop.
 
     Raises:
         RequestError: not as many predictions as labels, or none.
     """
-    pairs = Pairs.of(ours, theirs, labels)
-    whole = score(metric, theirs, labels)
-    if whole <= 0:
-        return None
-    above, below = pairs.both_resampled(metric, _TIMES, np.random.default_rng(seed))
-    value = score(metric, ours, labels) / whole
-    shares = above[below > 0] / below[below > 0]
-    low, high = np.quantile(shares, [LEVEL / 2, 1 - LEVEL / 2]) if len(shares) else (value, value)
-    return Retention(of=of, value=value, low=float(low), high=float(high))
+    scores = PairedScores.of(metric, ours, theirs, labels, LEVEL, seed)
+    shown = p_value(metric, ours, theirs, labels, seed) <= LEVEL
+    low, high = agreeing(scores.difference_interval(), scores.ours - scores.theirs, shown)
+    drop = Drop(of=of, value=scores.theirs - scores.ours, low=-high, high=-low)
+    if scores.theirs <= 0:
+        return None, drop
+    value, interval = scores.ours / scores.theirs, scores.share_interval()
+    if interval is None:
+        return Retention(of=of, value=value, low=None, high=None), drop
+    low, high = agreeing(interval, value, shown, nothing=1.0)
+    return Retention(of=of, value=value, low=low, high=high), drop
+
+
+def retention(metric: str, ours: Classes, theirs: Classes, labels: Classes, of: str, seed: int = 0) -> Retention | None:
+    """The share alone of :func:`held_against`."""
+    return held_against(metric, ours, theirs, labels, of, seed)[0]

@@ -11,7 +11,7 @@ import numpy as np
 from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.power import LEVEL, smallest_t_difference
 from kdcli.evaluation.resampling import Floats
-from kdcli.evaluation.significance import Difference, holm
+from kdcli.evaluation.significance import Difference, corrected
 
 _REJECTING_FLIPS = 6
 _TIMES = 4999
@@ -47,12 +47,11 @@ class _Spread:
     def __bool__(self) -> bool:
         return self.error > _NO_SPREAD
 
-    @property
-    def reach(self) -> float:
-        """How far the 95 % interval goes to either side."""
+    def reach(self, level: float) -> float:
+        """How far the interval goes to either side that is wrong in a share ``level`` of all cases."""
         from scipy import stats
 
-        return float(stats.t.ppf(1 - LEVEL / 2, self.freedom)) * self.error
+        return float(stats.t.ppf(1 - level / 2, self.freedom)) * self.error
 
     def p_value(self, difference: float) -> float:
         """Of no difference, by the two-sided t test."""
@@ -96,9 +95,7 @@ def compare_recipes(
             raise RequestError(Problem(name, problem, "at least two seeds", str(len(of_seeds)), "--seed N for another run"))
     chosen = list(combinations(scores, 2)) if pairs is None else list(pairs)
     level = LEVEL / max(len(chosen), 1)
-    found = [_compare(metric, ours, theirs, scores, level) for ours, theirs in chosen]
-    corrected = holm([each.p_value for each in found])
-    return [each.model_copy(update={"p_value": p, "comparisons": len(found)}) for each, p in zip(found, corrected, strict=True)]
+    return corrected([_compare(metric, ours, theirs, scores, level) for ours, theirs in chosen])
 
 
 def _compare(metric: str, ours: str, theirs: str, scores: Mapping[str, Mapping[int, float]], level: float) -> RecipeDifference:
@@ -108,14 +105,14 @@ def _compare(metric: str, ours: str, theirs: str, scores: Mapping[str, Mapping[i
     other = np.array([scores[theirs][seed] for seed in (shared if paired else scores[theirs])])
     spread = _spread(one - other) if paired else _spread_of_two(one, other)
     test = _paired_test(one, other, spread, level) if paired else _unpaired_test(one, other, spread)
-    difference, reach = float(one.mean() - other.mean()), spread.reach
+    difference, reach = float(one.mean() - other.mean()), spread.reach(level) if spread else None
     return RecipeDifference(
         metric=metric,
         ours=ours,
         theirs=theirs,
         difference=difference,
-        low=difference - reach,
-        high=difference + reach,
+        low=None if reach is None else difference - reach,
+        high=None if reach is None else difference + reach,
         smallest=smallest_t_difference(spread.error, spread.freedom, level) if spread else None,
         test=test.name,
         why=test.why,
@@ -139,30 +136,29 @@ def _spread_of_two(ours: Floats, theirs: Floats) -> _Spread:
 def _paired_test(ours: Floats, theirs: Floats, spread: _Spread, level: float) -> _Test:
     from scipy import stats
 
+    if not spread:
+        return _no_test(f"the difference is the same with each of {len(ours)} seeds")
     same = f"they share {len(ours)} seeds"
-    if spread and 2 ** (len(ours) - 1) * level < _REJECTING_FLIPS:
+    if 2 ** (len(ours) - 1) * level < _REJECTING_FLIPS:
         why = f"{same}, too few to do without taking their differences as normal"
         return _Test("Paired t test", why, spread.p_value(float((ours - theirs).mean())))
     found = stats.permutation_test(
         (ours - theirs,), np.mean, permutation_type="samples", n_resamples=_TIMES, vectorized=True, rng=0
     )
-    why = f"{same}, enough to assume no distribution" if spread else f"{same}, and all differ by the same"
-    return _Test("Sign-flip permutation test", why, float(found.pvalue))
+    return _Test("Sign-flip permutation test", f"{same}, enough to assume no distribution", float(found.pvalue))
 
 
 def _unpaired_test(ours: Floats, theirs: Floats, spread: _Spread) -> _Test:
-    from scipy import stats
+    if not spread:
+        return _no_test("each of the two scores the same with all of its seeds")
+    p_value = spread.p_value(float(ours.mean() - theirs.mean()))
+    return _Test("Welch's t test", "they have different seeds and may spread differently", p_value)
 
-    if spread:
-        p_value = spread.p_value(float(ours.mean() - theirs.mean()))
-        return _Test("Welch's t test", "they have different seeds and may spread differently", p_value)
-    found = stats.permutation_test(
-        (ours, theirs), _difference_of_means, permutation_type="independent", n_resamples=_TIMES, vectorized=True, rng=0
-    )
+
+def _no_test(what: str) -> _Test:
+    """Without any spread: how far a difference varies between seeds is what it is held against."""
     return _Test(
-        "Permutation test", "they have different seeds, and each scores the same with all of its own", float(found.pvalue)
+        "No test",
+        f"{what}, so that nothing shows how far that may vary by chance",
+        1.0,
     )
-
-
-def _difference_of_means(ours: Floats, theirs: Floats, axis: int = -1) -> Floats:
-    return np.asarray(ours.mean(axis) - theirs.mean(axis))

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Self, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from kdcli.evaluation.metrics import Classes
-from kdcli.evaluation.power import LEVEL, POWER, smallest_accuracy_difference
+from kdcli.evaluation.paired import Interval, PairedScores, agreeing
+from kdcli.evaluation.power import LEVEL, smallest_accuracy_difference, smallest_score_difference
 from kdcli.evaluation.resampling import Pairs, check_lengths
 
 _TIMES = 1999
@@ -44,13 +46,16 @@ class Difference(BaseModel):
         ours: name of the one.
         theirs: name of the other.
         difference: our score minus theirs, as a fraction, as the next three.
-        low: lower end of the 95 % interval.
-        high: its upper end.
+        low: lower end of the 95 % interval, which all comparisons made together share: with 95 % confidence, all of their
+            intervals hold (Bonferroni). It leaves out 0 if and only if the difference is significant. None where nothing
+            varies between seeds, so that there is no interval.
+        high: its upper end, likewise.
         smallest: the smallest difference that can be found here with 80 % power at the 5 % level, which all comparisons
-            made together share equally; None where all seeds score alike, so that it cannot be said.
+            made together share equally; None where nothing varies between seeds, so that it cannot be said.
         test: the name of the test.
         why: why this test.
-        p_value: of no difference, two-sided, corrected for ``comparisons``.
+        p_value: of no difference, two-sided, corrected for ``comparisons``; 1 where nothing varies between seeds, so that no
+            test can show anything.
         comparisons: how many comparisons were made together; 1 means that nothing had to be corrected.
     """
 
@@ -60,8 +65,8 @@ class Difference(BaseModel):
     ours: str
     theirs: str
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     smallest: float | None
     test: str
     why: str
@@ -72,22 +77,40 @@ class Difference(BaseModel):
     @property
     def significant(self) -> bool:
         """Whether the difference is shown at the 5 % level, all comparisons together."""
-        return self.p_value <= LEVEL
+        return self.interval is not None and self.p_value <= LEVEL
+
+    @property
+    def interval(self) -> Interval | None:
+        """Lower and upper end, where there are any."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def sentence(self) -> str:
         """The result, the test and why it fits, and what can be shown here at all."""
-        found = f"{100 * self.difference:+.1f} points of {self.metric} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        found, pair = f"{100 * self.difference:+.1f} points of {self.metric}", f"{self.ours} against {self.theirs}"
+        if self.interval is None:
+            return f"{pair}: {found}. {self.limit}"
+        low, high = (f"{100 * end:+.1f}" for end in self.interval)
         p_value = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
-        among = f" after Holm's correction for {self.comparisons} comparisons" if self.comparisons > 1 else ""
-        return f"{self.ours} against {self.theirs}: {found}, {p_value}{among}. {self.test}, because {self.why}. {self.limit}"
+        among = ""
+        if self.comparisons > 1:
+            among = f" after Holm's correction for {self.comparisons} comparisons (the interval after Bonferroni's)"
+        return f"{pair}: {found} ({low} to {high}), {p_value}{among}. {self.test}, because {self.why}. {self.limit}"
+
+    def corrected(self, p_value: float, comparisons: int) -> Self:
+        """The same among so many comparisons, with an interval that says of no difference what the test says."""
+        found = self.model_copy(update={"p_value": p_value, "comparisons": comparisons})
+        if self.interval is None:
+            return found
+        low, high = agreeing(self.interval, self.difference, found.significant)
+        return found.model_copy(update={"low": low, "high": high})
 
     @property
     def limit(self) -> str:
         """What can be shown here at all."""
         if self.smallest is None:
-            return f"{self._who} all score alike, so that it cannot be said what they can show."
+            return f"There is no interval and no test: {self.why}."
         shared = f" shared among {self.comparisons} comparisons" if self.comparisons > 1 else ""
         points = f"{100 * self.smallest:.1f} points"
         return f"{self._who} can only show differences above {points} (80 % power, 5 % level{shared})."
@@ -115,6 +138,9 @@ class ModelDifference(Difference):
         return f"These {self.samples} samples"
 
 
+Found = TypeVar("Found", bound=Difference)
+
+
 def compare_models(
     metric: str,
     answers: Mapping[str, Classes],
@@ -136,24 +162,32 @@ def compare_models(
     """
     chosen = list(combinations(answers, 2)) if pairs is None else list(pairs)
     level = LEVEL / max(len(chosen), 1)
-    found = [_compare(metric, ours, theirs, answers, labels, level, seed) for ours, theirs in chosen]
-    corrected = holm([each.p_value for each in found])
-    return [each.model_copy(update={"p_value": p, "comparisons": len(found)}) for each, p in zip(found, corrected, strict=True)]
+    return corrected([_compare(metric, ours, theirs, answers, labels, level, seed) for ours, theirs in chosen])
+
+
+def corrected(found: Sequence[Found]) -> list[Found]:
+    """Differences looked at together: p-values by Holm's method, and intervals that say of no difference what they say.
+
+    Args:
+        found: with p-values of their own, and intervals at the level that they share (Bonferroni).
+    """
+    p_values = holm([each.p_value for each in found])
+    return [each.corrected(p_value, len(found)) for each, p_value in zip(found, p_values, strict=True)]
 
 
 def _compare(
     metric: str, ours: str, theirs: str, answers: Mapping[str, Classes], labels: Classes, level: float, seed: int
 ) -> ModelDifference:
     both = answers[ours], answers[theirs], labels
-    test = mcnemar(*both)
-    low, high = difference_interval(metric, *both, seed)
+    scores, test = PairedScores.of(metric, *both, level, seed), mcnemar(*both)
+    low, high = scores.difference_interval()
     by_accuracy = metric == "accuracy"
     which = "accuracy counts what is right" if by_accuracy else "exchanging answers needs no formula for the metric"
     return ModelDifference(
         metric=metric,
         ours=ours,
         theirs=theirs,
-        difference=Pairs.of(*both).difference(metric),
+        difference=scores.ours - scores.theirs,
         low=low,
         high=high,
         smallest=smallest_difference(metric, *both, level, seed),
@@ -166,16 +200,24 @@ def _compare(
     )
 
 
-def difference_interval(metric: str, ours: Classes, theirs: Classes, labels: Classes, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of our score minus theirs by the paired percentile bootstrap over samples, as fractions.
+def p_value(metric: str, ours: Classes, theirs: Classes, labels: Classes, seed: int = 0) -> float:
+    """Of two models scoring alike: McNemar's exact test of accuracies, the paired permutation test of any other metric.
 
-    Efron and Tibshirani 1993, chapter 13; accuracies as :meth:`kdcli.evaluation.resampling.Pairs.both_resampled` has them. Of
-    other metrics too narrow where the models differ on fewer than ten samples or so, and of no width where they answer all
-    alike. Shapes: [n] each.
+    Shapes: predicted classes and gold classes, [n] each.
     """
-    drawn = Pairs.of(ours, theirs, labels).resampled(metric, _TIMES, np.random.default_rng(seed))
-    low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high)
+    if metric == "accuracy":
+        return mcnemar(ours, theirs, labels).p_value
+    return permutation_test(metric, ours, theirs, labels, seed)
+
+
+def difference_interval(
+    metric: str, ours: Classes, theirs: Classes, labels: Classes, seed: int = 0, level: float = LEVEL
+) -> Interval:
+    """95 % interval of our score minus theirs over samples, as fractions (:class:`kdcli.evaluation.paired.PairedScores`).
+
+    Shapes: predicted classes and gold classes, [n] each.
+    """
+    return PairedScores.of(metric, ours, theirs, labels, level, seed).difference_interval()
 
 
 def mcnemar(ours: Classes, theirs: Classes, labels: Classes) -> McNemar:
@@ -206,16 +248,13 @@ def smallest_difference(
 ) -> float:
     """The smallest difference that the tests above find in so many samples with 80 % power, as a fraction.
 
-    Accuracy: :func:`smallest_accuracy_difference` at the share of samples that one model alone gets right. Other metrics:
-    so many standard errors (of the bootstrap) as the normal distribution asks for. Shapes: [n] each.
+    Accuracy: :func:`smallest_accuracy_difference` at the share of samples that one model alone gets right; other metrics:
+    :func:`smallest_score_difference`. Shapes: [n] each.
     """
-    from scipy import stats
-
     if metric == "accuracy":
         test = mcnemar(ours, theirs, labels)
         return smallest_accuracy_difference(len(labels), (test.only_ours + test.only_theirs) / len(labels), level)
-    drawn = Pairs.of(ours, theirs, labels).resampled(metric, _TIMES, np.random.default_rng(seed))
-    return float(drawn.std(ddof=1) * (stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)))
+    return smallest_score_difference(metric, Pairs.of(ours, theirs, labels), level, seed=seed)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -186,7 +186,10 @@ def _row(model: ModelScore, metric: str) -> list[str]:
 
 
 def _share(kept: Retention | None) -> str:
-    return "" if kept is None else f"{kept.value:.1%} of {_plain(kept.of)} ({kept.low:.1%} to {kept.high:.1%})"
+    if kept is None:
+        return ""
+    between = "no interval" if kept.interval is None else " to ".join(f"{end:.1%}" for end in kept.interval)
+    return f"{kept.value:.1%} of {_plain(kept.of)} ({between})"
 
 
 def _data(plan: Plan) -> str:
@@ -230,9 +233,12 @@ def _limits_seen(evaluation: Evaluation, student: ModelScore) -> Iterator[str]:
     """What one split has shown of the student's weak sides."""
     found, where = student.calibration, f"On the {evaluation.split} split"
     if found is not None:
+        better = ""
+        if found.mended is not None:
+            better = f" With its logits divided by {found.temperature:.2f} it would be {found.mended:.1%} (on rows held out)."
         yield (
             f"{where} its probability for its answer is off by {found.ece:.1%} on average (expected calibration error; at most "
-            f"{found.ece_high:.1%} with 97.5 % confidence). Divided by {found.temperature:.2f}, its logits fit that split best."
+            f"{found.ece_high:.1%} with 97.5 % confidence).{better}"
         )
     missing = [each.name for each in student.classes if each.rows == 0]
     if missing:

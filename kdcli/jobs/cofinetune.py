@@ -14,6 +14,7 @@ from kdcli.jobs.asking import Questions
 from kdcli.jobs.opening import opened
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.jobs.teachers import train_teachers
+from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 
 
@@ -26,14 +27,17 @@ def cofinetune(
         RequestError: the request is wrong, or no teacher needs it.
         InterruptedRunError: a signal asked to stop; ``resume`` goes on.
     """
-    with opened(request, out, resume, events) as open_run:
-        if not open_run.prepared.plan.to_cofinetune:
-            raise RequestError(
-                Problem("--teachers", "all of them are fine-tuned already", remedy="--set teachers.cofinetune.which=all")
-            )
+    with opened(request, out, resume, events, check=_refuse_nothing_to_do) as open_run:
         train_teachers(open_run)
         run, plan, task = open_run.folder, open_run.prepared.plan, open_run.prepared.task
         questions = Questions(task, DEV, open_run.trainer.accelerator.device, open_run.events)
         evaluation = compare(task, DEV, questions.run_alone(run, plan))
         open_run.once(lambda: write_json(run.evaluation, evaluation.model_dump(mode="json")))
         return run, evaluation
+
+
+def _refuse_nothing_to_do(plan: Plan) -> None:
+    if not plan.to_cofinetune:
+        raise RequestError(
+            Problem("--teachers", "all of them are fine-tuned already", remedy="--set teachers.cofinetune.which=all")
+        )

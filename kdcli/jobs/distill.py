@@ -88,10 +88,9 @@ def distill(
         GateError: a teacher is at chance.
         InterruptedRunError: a signal asked to stop; ``resume`` goes on.
     """
-    with opened(request, out, resume, events, cache_limit) as open_run:
+    with opened(request, out, resume, events, cache_limit, lambda plan: _refuse_gates_without_teacher(gates, plan)) as open_run:
         plan, run = open_run.prepared.plan, open_run.folder
         teachers: list[Teacher] = []
-        _refuse_gates_without_teacher(gates, plan)
         if asks_teachers(DISTILL, plan.recipe):
             train_teachers(open_run)
             teachers = load_teachers(plan, run, plan.given_teachers)
@@ -235,7 +234,7 @@ def _train(
     tokenizer = load_tokenizer(Path(student.tokenizer_folder))
 
     def save() -> None:
-        with whole_folder(folder) as partial:
+        with whole_folder(folder, sealed=True) as partial:
             save_student(built.model, tokenizer, partial, plan.recipe.training.max_length)
 
     open_run.once(save)

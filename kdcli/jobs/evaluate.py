@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ from kdcli.evaluation.metrics import check_metric
 from kdcli.files import write_text
 from kdcli.jobs.asking import Questions, classes_of
 from kdcli.jobs.insides import measure_insides, suggested_recipe
+from kdcli.jobs.ownership import owned
 from kdcli.jobs.preparation import load_task_of
 from kdcli.jobs.proof import kept_insides, write_comparison, write_proof
 from kdcli.jobs.run_folder import RunFolder, refuse_unwritable
@@ -85,7 +87,16 @@ def evaluate(request: EvaluateRequest, events: Events) -> Evaluated:
         RequestError: nothing there, wrong data, labels that do not match, a gate without its figure.
     """
     targets = find_targets(request.targets)
+    writes = len(targets) == 1 and targets[0].kind == "run" and request.out is None and request.data.data is None
+    with owned(targets[0].path) if writes else nullcontext():
+        return _evaluate(request, targets, events)
+
+
+def _evaluate(request: EvaluateRequest, targets: Sequence[Target], events: Events) -> Evaluated:
     plans = {target.name: RunFolder(target.path).read_plan() for target in targets if target.kind == "run"}
+    for target in targets:
+        if target.kind == "run":
+            RunFolder(target.path).refuse_half(plans[target.name])
     runs = [target for target in targets if target.kind == "run"]
     alone = runs[0] if len(runs) == 1 else None
     _check(request, runs, plans)

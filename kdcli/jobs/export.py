@@ -6,6 +6,7 @@ import hashlib
 import shlex
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,7 @@ from kdcli.export.serving import write_predict
 from kdcli.export.sessions import check_provider, open_session
 from kdcli.export.variants import DEFAULT, Asked, Variant, Workshop
 from kdcli.files import whole_folder, write_json
+from kdcli.jobs.ownership import owned
 from kdcli.jobs.preparation import load_task_of
 from kdcli.jobs.proof import refresh_report
 from kdcli.jobs.run_folder import RunFolder, find_run, refuse_unwritable
@@ -197,6 +199,16 @@ def export(request: ExportRequest, events: Events) -> Export:
     check_provider(request.device)
     if request.benchmark != "off":
         resolve_device(request.device)
+    with owned(find_run(request.target).path) if _writes_into_run(request) else nullcontext():
+        return _export(request, events)
+
+
+def _writes_into_run(request: ExportRequest) -> bool:
+    """Whether the export goes into a run's own folder."""
+    return request.out is None and (request.target is None or (request.target / "plan.yaml").is_file())
+
+
+def _export(request: ExportRequest, events: Events) -> Export:
     source = _source(request, events)
     _refuse_place(source.folder)
     _refuse_longer_than_model(request.max_latency, source.checkpoint)
@@ -442,13 +454,12 @@ def _source(request: ExportRequest, events: Events) -> _Source:
     run = find_run(target)
     plan = run.read_plan()
     if not request.data.is_starter:
+        student = shlex.join(["kdcli", "export", str(run.student), "--data", "FILE", "--out", str(run.export)])
+        where = f"--data {request.data.data or request.data.task}"
         raise RequestError(
-            Problem(
-                f"--data {request.data.data or request.data.task}",
-                "a run's files are held against its student on the run's own dev split",
-                remedy=f"kdcli export {run.student} --data FILE --out {run.export}",
-            )
+            Problem(where, "a run's files are held against its student on the run's own dev split", remedy=student)
         )
+    run.refuse_half(plan)
     if not run.student.is_dir():
         what = "has teachers and no student" if plan.student is None else "has no student yet"
         raise RequestError(

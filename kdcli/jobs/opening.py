@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,15 @@ from kdcli.engine.loop import Trainer
 from kdcli.engine.profile import Profile
 from kdcli.engine.runtime import make_accelerator
 from kdcli.errors import Problem, RequestError
-from kdcli.jobs.preparation import Prepared, check_cheaply, prepare, removed_on_error, with_starter_defaults
+from kdcli.jobs.ownership import owned
+from kdcli.jobs.preparation import (
+    Prepared,
+    check_cheaply,
+    prepare,
+    removed_on_error,
+    with_absolute_paths,
+    with_starter_defaults,
+)
 from kdcli.jobs.recording import MetricsFile, Trackers
 from kdcli.jobs.run_folder import RunFolder, find_run, new_run
 from kdcli.plan.hardware import resolve_device, resolve_precision
@@ -57,9 +65,14 @@ class OpenRun:
 
 @contextmanager
 def opened(
-    request: TrainRequest | None, out: Path | None, resume: bool, events: Events, cache_limit: int = 0
+    request: TrainRequest | None,
+    out: Path | None,
+    resume: bool,
+    events: Events,
+    cache_limit: int = 0,
+    check: Callable[[Plan], None] = lambda plan: None,
 ) -> Iterator[OpenRun]:
-    """Check, plan and open a run.
+    """Check, plan and open a run, which no other process writes into until the block ends.
 
     Args:
         request: what was asked for; None with ``resume`` takes everything from the run.
@@ -67,13 +80,16 @@ def opened(
         resume: go on with a run that is there.
         events: who is told.
         cache_limit: bytes that the teachers' kept answers may have on disk.
+        check: raises a RequestError for a plan that the command cannot carry out.
 
     Raises:
-        RequestError: with everything that is wrong; nothing is left behind of a run that could not begin.
+        RequestError: with everything that is wrong, or another process is at work in the run; nothing is left behind of a run
+            that could not begin.
+        RunFailedError: what the run has kept is damaged.
     """
     stored: Plan | None = None
     if request is not None:
-        request = with_starter_defaults(request)
+        request = with_starter_defaults(with_absolute_paths(request))
     if resume:
         stored = find_run(out).read_plan()
         request = _same_request(request, stored)
@@ -85,17 +101,41 @@ def opened(
     accelerator = make_accelerator(precision, str(device))
     if not accelerator.is_main_process:
         events = Events()
-    run = _agreed(accelerator, lambda: find_run(out) if resume else _new(request, recipe, out))
-    if accelerator.is_main_process:
-        with removed_on_error(run):
-            prepared = prepare(request, run, events).on(accelerator.num_processes)
-            if stored is not None:
-                _refuse_changed(stored, prepared.plan, run)
-            run.write_plan(prepared.plan)
-        events.emit(RunOpened(str(run.path)))
-    accelerator.wait_for_everyone()
-    if not accelerator.is_main_process:
-        prepared = prepare(request, run, events, sized=False).on(accelerator.num_processes)
+    with ExitStack() as owning:
+        run = _agreed(accelerator, lambda: _owned(find_run(out) if resume else _new(request, recipe, out), resume, owning))
+        if accelerator.is_main_process:
+            with nullcontext() if resume else removed_on_error(run):
+                prepared = prepare(request, run, events).on(accelerator.num_processes)
+                check(prepared.plan)
+                if stored is not None:
+                    _refuse_changed(stored, prepared.plan, run)
+                run.write_plan(prepared.plan)
+            events.emit(RunOpened(str(run.path)))
+        accelerator.wait_for_everyone()
+        if not accelerator.is_main_process:
+            prepared = prepare(request, run, events, sized=False).on(accelerator.num_processes)
+        with _trained_by(accelerator, run, prepared, request, events, cache_limit) as open_run:
+            yield open_run
+
+
+def _owned(run: RunFolder, resume: bool, owning: ExitStack) -> RunFolder:
+    """The run, once this process owns it; what was looked at before might have changed since."""
+    owning.enter_context(owned(run.path))
+    if resume:
+        run.refuse_damage()
+    else:
+        run.refuse_begun()
+        run.remove_start()
+    return run
+
+
+@contextmanager
+def _trained_by(
+    accelerator: Accelerator, run: RunFolder, prepared: Prepared, request: TrainRequest, events: Events, cache_limit: int
+) -> Iterator[OpenRun]:
+    """The run with all who keep what happens."""
+    plan = prepared.plan
+    recipe, precision, device = plan.recipe, plan.precision, plan.device
     accelerator = make_accelerator(precision, str(device), run.log, request.track)
     if accelerator.is_main_process:
         run.point_latest_here()
@@ -150,6 +190,8 @@ def _refuse_changed(stored: Plan, now: Plan, run: RunFolder) -> None:
     after = {f"split {name}": split.fingerprint for name, split in now.task.splits.items()}
     after |= {f"teacher {teacher.name}": teacher.fingerprint for teacher in now.teachers}
     changed = [name for name in before if before[name] != after.get(name)]
+    changed += ["recipe"] if stored.recipe != now.recipe else []
+    changed += ["classes"] if stored.task.labels != now.task.labels else []
     if changed:
         raise RequestError(
             Problem(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kdcli.data import starter
 from kdcli.data.sources import DataRequest, load_task
@@ -16,6 +17,7 @@ from kdcli.engine.runtime import check_trackers
 from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.metrics import check_metric
 from kdcli.files import temporary_folder, unfinished, whole_folder
+from kdcli.jobs.ownership import LOCK
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.models.checkpoints import ALIASES, Reference, describe, parse_references
 from kdcli.models.starter import STARTER_TEACHERS, write_starter_teacher
@@ -35,6 +37,7 @@ _STARTER_RATES: tuple[tuple[KeyPath, object], ...] = (
     (("stages", "*", "learning_rate"), None),
 )
 _STARTER_INIT: tuple[KeyPath, object] = (("student", "init", "weights"), "finetuned")
+_SIZE_OR_NAME = re.compile(r"\d+L(-\d+H(-\d+A)?)?|teacher", re.IGNORECASE)
 _STARTER_EPOCHS: tuple[KeyPath, object] = (("stages", 0, "epochs"), 3)
 
 
@@ -67,6 +70,41 @@ def with_starter_defaults(request: TrainRequest) -> TrainRequest:
     if request.overrides[: len(defaults)] == defaults:
         return request
     return request.model_copy(update={"overrides": defaults + request.overrides})
+
+
+def with_absolute_paths(request: TrainRequest) -> TrainRequest:
+    """The request with the paths of everything that is there made absolute, so that the run can be used from elsewhere."""
+    student, recipe, data = request.student, request.recipe, request.data
+    if student is not None and _SIZE_OR_NAME.fullmatch(student) is None and Path(student).is_dir():
+        student = str(Path(student).absolute())
+    if recipe not in shipped() and Path(recipe).is_file():
+        recipe = str(Path(recipe).absolute())
+    paths = {name: getattr(data, name) for name in ("data", "eval", "test", "unlabelled")}
+    there: dict[str, Any] = {
+        name: str(Path(path).resolve()) for name, path in paths.items() if path is not None and Path(path).exists()
+    }
+    return request.model_copy(
+        update={
+            "teachers": ",".join(_absolute(part.strip()) for part in request.teachers.split(",")),
+            "student": student,
+            "recipe": recipe,
+            "data": replace(data, **there),
+        }
+    )
+
+
+def _absolute(part: str) -> str:
+    """``./my-bert`` as ``my-bert=/…/my-bert``; what is no folder, or would not be read as one then, as it is."""
+    name, equals, path = part.partition("=")
+    if not equals:
+        name, path = "", part
+    if not path or path in ALIASES or not Path(path).is_dir() or "," in str(Path(path).absolute()):
+        return part
+    if equals:
+        return f"{name}={Path(path).absolute()}"
+    return ",".join(
+        f"{reference.name}={Path(reference.checkpoint).absolute()}" for reference in parse_references(part, "--teachers")
+    )
 
 
 def check_cheaply(request: TrainRequest) -> None:
@@ -110,7 +148,7 @@ def load_task_of(data: DataRequest, run: RunFolder) -> Task:
     """The task of a run: from the user's files, or the starter task that lies in the run folder."""
     if not data.is_starter:
         return load_task(data)
-    task = load_task(replace(data, task=None, data=str(run.starter / "data")))
+    task = load_task(replace(data, task=None, data=str(run.starter.resolve() / "data")))
     return replace(task, name=starter.NAME)
 
 
@@ -135,7 +173,7 @@ def _starter_references(references: list[Reference], run: RunFolder, events: Eve
     )
     _make_starter(run, wanted, events)
     return [
-        replace(reference, checkpoint=str(run.starter / names[reference.checkpoint]))
+        replace(reference, checkpoint=str(run.starter.resolve() / names[reference.checkpoint]))
         if reference.checkpoint in names
         else reference
         for reference in references
@@ -146,7 +184,7 @@ def _make_starter(run: RunFolder, teachers: list[str], events: Events) -> None:
     if run.starter.is_dir():
         return
     events.emit(WorkStarted("collecting docstrings for the starter task"))
-    with whole_folder(run.starter) as partial:
+    with whole_folder(run.starter, sealed=True) as partial:
         starter.write_starter_data(partial / "data")
         texts = load_task(DataRequest(data=str(partial / "data"))).train.texts
         for name in teachers:
@@ -155,27 +193,23 @@ def _make_starter(run: RunFolder, teachers: list[str], events: Events) -> None:
 
 
 def _which_model(reference: Reference, run: RunFolder) -> str:
-    if Path(reference.checkpoint).parent == run.starter:
+    if Path(reference.checkpoint).parent == run.starter.resolve():
         return f"teacher {reference.name}: a small {reference.name} made for the starter task, not the pre-trained model"
     return f"teacher {reference.name}: {reference.checkpoint}"
 
 
 @contextmanager
 def removed_on_error(run: RunFolder) -> Iterator[None]:
-    """Leave nothing behind of a run that could not begin."""
-    existed = run.path.exists()
-    was_empty = existed and not any(run.path.iterdir())
-    parent_existed = run.path.parent.exists()
+    """Leave nothing behind of a run that could not begin, and remove nothing that it has not made; the run is new and owned."""
     try:
-        with nullcontext() if existed else unfinished(run.path):
+        with unfinished(run.path) if run.path in run.made else nullcontext():
             yield
     except BaseException:
-        if not existed or was_empty:
-            shutil.rmtree(run.path, ignore_errors=True)
-        if was_empty:
-            run.path.mkdir()
-        if not parent_existed and run.path.parent.is_dir() and not any(run.path.parent.iterdir()):
-            run.path.parent.rmdir()
+        run.remove_start()
+        (run.path / LOCK).unlink(missing_ok=True)
+        for folder in reversed(run.made):
+            with suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
         raise
 
 

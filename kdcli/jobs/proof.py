@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from kdcli.evaluation.tables import write_tables
 from kdcli.files import write_json, write_text
 from kdcli.jobs.card import model_card
 from kdcli.jobs.insides import measure_insides
+from kdcli.jobs.recording import read_metrics
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.plan.plan import Plan
 
@@ -79,7 +80,7 @@ def write_run_report(run: RunFolder, plan: Plan) -> Path:
             title=run.path.name,
             evaluations=_evaluations(run),
             insides=kept_insides(run),
-            metrics=_metrics(run),
+            metrics=read_metrics(run.metrics),
             recipe=yaml.safe_dump(
                 plan.recipe.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False, allow_unicode=True
             ),
@@ -153,19 +154,6 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
             (f"teacher {teacher.name}", f"{teacher.model_type}, {size}; {teacher.reference} ({teacher.kind}){weights}")
         )
     return found
-
-
-def _metrics(run: RunFolder) -> list[Mapping[str, Any]]:
-    """What the training logged; a line that a kill cut off is left out."""
-    if not run.metrics.is_file():
-        return []
-    lines = []
-    for line in run.metrics.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return lines
 
 
 def _read(path: Path) -> Any:

@@ -58,15 +58,48 @@ class MetricsFile:
     def _forget_later(self, phase: str, step: int) -> None:
         if not self.path.is_file():
             return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:  # a line that a kill cut off
-                continue
-            if entry["phase"] != phase or (entry["step"] is not None and entry["step"] <= step):
-                kept.append(line)
-        write_text(self.path, "".join(line + "\n" for line in kept))
+        kept = [
+            entry
+            for entry in read_metrics(self.path)
+            if entry["phase"] != phase or (entry["step"] is not None and entry["step"] <= step)
+        ]
+        write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ``metrics.jsonl`` that can be read; those that a kill cut off or a disk damaged are left out."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(entry, dict) and _is_entry(entry):
+            found.append(entry)
+    return found
+
+
+def _is_entry(entry: dict[str, Any]) -> bool:
+    """Whether a line has what every line of its kind has."""
+    if not isinstance(entry.get("phase"), str):
+        return False
+    if entry.get("kind") == "done":
+        return entry.get("step") is None
+    if entry.get("kind") == "train":
+        groups = [entry.get("values")]
+    elif entry.get("kind") == "dev" and isinstance(entry.get("scores"), dict):
+        groups = list(entry["scores"].values())
+    else:
+        return False
+    return isinstance(entry.get("step"), int) and all(map(_are_figures, groups))
+
+
+def _are_figures(group: object) -> bool:
+    return isinstance(group, dict) and all(value is None or isinstance(value, int | float) for value in group.values())
 
 
 class Trackers:

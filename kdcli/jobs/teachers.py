@@ -17,10 +17,10 @@ from kdcli.data.tokens import TokenView, tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.engine.phase import Phase, Scores, Stage
-from kdcli.errors import GateError
+from kdcli.errors import GateError, RunFailedError
 from kdcli.evaluation.chance import against_chance
 from kdcli.evaluation.metrics import scores
-from kdcli.files import whole_folder
+from kdcli.files import has_its_sum, replace_with_sum, whole_folder
 from kdcli.jobs.economy import train_sparingly
 from kdcli.jobs.opening import OpenRun
 from kdcli.jobs.run_folder import RunFolder
@@ -44,7 +44,7 @@ def train_teachers(open_run: OpenRun) -> None:
     learner, tokenizers = _cofinetuned(open_run, COFINETUNE, title, task.train, task.dev)
 
     def save() -> None:
-        with whole_folder(run.teachers) as partial:
+        with whole_folder(run.teachers, sealed=True) as partial:
             learner.save(partial, task.labels, tokenizers)
 
     open_run.once(save)
@@ -117,6 +117,8 @@ def out_of_fold_answers(open_run: OpenRun) -> dict[str, NDArray[np.float32]]:
         path = run.out_of_fold / f"fold-{number}-of-{folds}.npz"
         if not path.is_file():
             _answer_fold(open_run, number, folds, others, held_out, path)
+        elif not has_its_sum(path):
+            raise RunFailedError(f"{path}: is not what was written; remove it, and --resume asks the teachers again")
         with np.load(path) as kept:
             for name in answers:
                 answers[name][held_out] = kept[name]
@@ -137,7 +139,7 @@ def _answer_fold(
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, **logits)  # type: ignore[arg-type]
-        partial.replace(path)
+        replace_with_sum(partial, path)
 
     open_run.once(save)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -105,6 +106,35 @@ def test_a_broken_state_is_refused_with_the_file_and_the_way_out(damage: str, tm
         checkpoint.load(tmp_path / "phase")
     assert str(file) in str(failure.value)
     assert f"remove {tmp_path / 'phase'}" in str(failure.value)
+
+
+@pytest.mark.parametrize("name", ["state.pt", "best.pt", "position.json", "SHA256SUMS"])
+def test_no_flipped_bit_and_no_cut_is_loaded(name: str, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "phase", state(1), {"weight": torch.ones(2)})
+    file, draw = tmp_path / "phase" / name, Random(0)
+    whole = file.read_bytes()
+    for round in range(130):
+        content = bytearray(whole)
+        if round < 110:
+            content[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        else:
+            del content[draw.randrange(len(whole)) :]
+        file.write_bytes(content)
+        with pytest.raises(RunFailedError, match=f"broken; remove {tmp_path / 'phase'}"):
+            checkpoint.load(tmp_path / "phase")
+        with pytest.raises(RunFailedError, match="broken"):
+            checkpoint.best_weights(tmp_path / "phase")
+
+
+def test_best_weights_that_were_damaged_are_not_sealed_as_right(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "phase", state(1), {"weight": torch.ones(2)})
+    file = tmp_path / "phase" / "best.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    checkpoint.save(tmp_path / "phase", state(2))
+    with pytest.raises(RunFailedError, match=r"best\.pt"):
+        checkpoint.best_weights(tmp_path / "phase")
 
 
 _KILLED_AT_EVERY_MOMENT = """

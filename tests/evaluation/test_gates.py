@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -137,3 +138,41 @@ def test_junit_is_xml_whatever_a_model_is_called() -> None:
     case = ElementTree.fromstring(text.encode()).find(".//testcase")
     assert case is not None
     assert case.get("classname") == "a\N{REPLACEMENT CHARACTER}<b>&\N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize("text", ["0.1", "0.1:bound", "0", "0:bound", "-1:bound"])
+def test_a_gate_on_a_figure_that_does_not_exist_never_passes_and_says_why(evaluation: Evaluation, text: str) -> None:
+    student, *others = evaluation.models
+    assert student.retention is not None
+    gate = Gate.parse("min-retention", text)
+    for kept in (None, student.retention.model_copy(update={"low": None, "high": None, "value": float("nan")})):
+        without = evaluation.model_copy(update={"models": [student.model_copy(update={"retention": kept}), *others]})
+        (result,) = with_gates(without, [gate]).gates
+        assert (result.passed, result.value) == (False, None)
+        assert "does not exist, because" in result.sentence
+        assert "<failure" in junit(with_gates(without, [gate]))
+
+
+def test_a_share_without_an_interval_keeps_to_a_limit_of_its_own_and_not_to_one_of_its_bound(evaluation: Evaluation) -> None:
+    student, *others = evaluation.models
+    assert student.retention is not None
+    kept = student.retention.model_copy(update={"low": None, "high": None})
+    without = evaluation.model_copy(update={"models": [student.model_copy(update={"retention": kept}), *others]})
+    assert held(without, "min-retention", "0.5")
+    assert not held(without, "min-retention", "0.5:bound")
+
+
+@pytest.mark.parametrize("name", ["min-score", "max-drop", "max-ece"])
+def test_a_figure_that_is_no_number_passes_no_gate(evaluation: Evaluation, name: GateName) -> None:
+    student, *others = evaluation.models
+    assert student.drop is not None
+    nan = {
+        "scores": {metric: float("nan") for metric in student.scores},
+        "drop": student.drop.model_copy(update={"value": float("nan")}),
+        "calibration": None if student.calibration is None else replace(student.calibration, ece=float("nan")),
+    }
+    without = evaluation.model_copy(update={"models": [student.model_copy(update=nan), *others]})
+    if name == "max-ece" and student.calibration is None:
+        pytest.skip("the student of these tests gives classes alone")
+    assert not held(without, name, "0")
+    assert not held(without, name, "1")

@@ -31,14 +31,14 @@ def test_the_interval_of_accuracy_is_that_of_wilson_by_statsmodels(right: int, s
 
 
 @pytest.mark.parametrize("metric", [metric for metric in METRICS if metric != "accuracy"])
-def test_the_interval_of_other_metrics_is_that_of_the_bootstrap_by_scipy(metric: str) -> None:
-    predictions, labels = answers(90, 2 if metric == "f1" else 4, 0.8, 3)
+def test_the_interval_of_other_metrics_by_many_samples_is_that_of_the_bootstrap_by_scipy(metric: str) -> None:
+    predictions, labels = answers(1500, 2 if metric == "f1" else 4, 0.8, 3)
 
     def statistic(ours: Classes, gold: Classes) -> float:
         return score(metric, ours, gold)
 
     found: Any = stats.bootstrap(
-        (predictions, labels), statistic, paired=True, vectorized=False, n_resamples=499, method="percentile", rng=0
+        (predictions, labels), statistic, paired=True, vectorized=False, n_resamples=399, method="percentile", rng=0
     )
     low, high = found.confidence_interval
     width = high - low
@@ -46,9 +46,14 @@ def test_the_interval_of_other_metrics_is_that_of_the_bootstrap_by_scipy(metric:
 
 
 @pytest.mark.parametrize("metric", [metric for metric in METRICS if metric != "accuracy"])
-def test_right_answers_have_no_width_by_the_bootstrap(metric: str) -> None:
+def test_right_answers_have_an_interval_no_narrower_than_a_few_wrong_ones_would_be(metric: str) -> None:
+    """Of 60 samples all right, up to 3.7 of 60 may be wrong at the level of 97.5 %."""
     labels = np.array([0, 1] * 30)
-    assert score_interval(metric, labels, labels) == pytest.approx((1.0, 1.0))
+    predictions = labels.copy()
+    predictions[[0, 1, 2]] = 1 - labels[[0, 1, 2]]
+    low, high = score_interval(metric, labels, labels)
+    assert 0.6 < low < score(metric, predictions, labels)
+    assert high == 1.0
 
 
 def test_right_answers_have_a_width_by_wilson() -> None:
@@ -62,7 +67,8 @@ def test_right_answers_have_a_width_by_wilson() -> None:
 def test_few_samples_and_only_one_class_have_an_interval_without_gaps(metric: str, samples: int) -> None:
     labels = np.ones(samples, dtype=np.int64)
     low, high = score_interval(metric, labels, labels)
-    assert 0 <= low <= score(metric, labels, labels) <= high <= 1
+    lowest = -1 if metric in ("matthews", "pearson", "spearman") else 0
+    assert lowest <= low <= score(metric, labels, labels) <= high <= 1
 
 
 def test_the_interval_is_the_same_every_time_and_depends_on_the_seed() -> None:

@@ -64,6 +64,37 @@ def test_the_permutation_test_finds_the_smallest_difference_about_four_times_out
     assert np.mean(found) == pytest.approx(0.8, abs=0.06)
 
 
+@pytest.mark.parametrize("metric", ["matthews", "f1"])
+def test_of_models_that_answer_alike_the_permutation_test_finds_the_smallest_difference_about_four_times_out_of_five(
+    metric: str,
+) -> None:
+    """As many samples lost as make that difference: by one model alone, of those that both get right."""
+    ours, _, labels = simulated(100, 0.0, 0.0, 1)
+    smallest = smallest_difference(metric, ours, ours, labels)
+    many, _, gold = simulated(50_000, 0.0, 0.0, 2)
+
+    def loss(share: float) -> float:
+        lost = np.random.default_rng(3).random(len(gold)) < share
+        return score(metric, many, gold) - score(metric, np.where(lost & (many == gold), 1 - many, many), gold)
+
+    shares = np.linspace(0.04, 0.2, 17)
+    share = shares[np.argmin([abs(loss(each) - smallest) for each in shares])]
+    found = []
+    for seed in range(80):
+        model, _, truth = simulated(100, 0.0, 0.0, seed)
+        lost = np.random.default_rng(seed + 10_000).random(100) < share
+        worse = np.where(lost & (model == truth), 1 - model, model)
+        found.append(permutation_test(metric, model, worse, truth) <= 0.05)
+    assert np.mean(found) == pytest.approx(0.8, abs=0.15)
+
+
+def test_never_can_samples_show_a_difference_of_nothing() -> None:
+    labels = np.array([0, 1] * 50)
+    for metric in ("accuracy", "f1", "macro-f1", "weighted-f1", "matthews"):
+        for answers in (labels, 1 - labels, np.zeros_like(labels)):
+            assert smallest_difference(metric, answers, answers, labels) > 0.03
+
+
 @pytest.mark.parametrize(("seeds", "level"), [(2, 0.05), (3, 0.05), (5, 0.05), (5, 0.01), (10, 0.05)])
 def test_the_smallest_difference_of_seeds_equals_that_of_statsmodels(seeds: int, level: float) -> None:
     deviation = 0.013

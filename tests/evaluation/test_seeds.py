@@ -68,13 +68,26 @@ def test_seeds_that_overlap_in_part_are_not_paired() -> None:
     assert not compared(DEEP, SHALLOW, 2).paired
 
 
-def test_scores_that_do_not_vary_are_no_proof() -> None:
-    paired, unpaired = compared([0.91] * 3, [0.9] * 3), compared([0.91] * 3, [0.9] * 3, 50)
-    assert paired.p_value == pytest.approx(2 / 2**3)
-    assert unpaired.p_value == pytest.approx(2 / 20)
-    assert (paired.smallest, unpaired.smallest) == (None, None)
-    assert paired.sentence.endswith("These seeds all score alike, so that it cannot be said what they can show.")
-    assert compared(DEEP, DEEP).p_value == 1.0
+@pytest.mark.parametrize(
+    ("ours", "theirs", "first", "why"),
+    [
+        ([0.91] * 3, [0.81] * 3, 0, "the difference is the same with each of 3 seeds"),
+        ([0.91, 0.85, 0.88], [0.81, 0.75, 0.78], 0, "the difference is the same with each of 3 seeds"),
+        ([0.91] * 9, [0.81] * 9, 0, "the difference is the same with each of 9 seeds"),
+        (DEEP, DEEP, 0, "the difference is the same with each of 5 seeds"),
+        ([0.91] * 3, [0.81] * 3, 50, "each of the two scores the same with all of its seeds"),
+    ],
+)
+def test_where_nothing_varies_between_seeds_there_is_no_interval_and_no_test_and_that_is_said(
+    ours: list[float], theirs: list[float], first: int, why: str
+) -> None:
+    found = compared(ours, theirs, first)
+    assert (found.low, found.high, found.smallest, found.p_value, found.significant) == (None, None, None, 1.0, False)
+    points = f"{100 * found.difference:+.1f}"
+    assert found.sentence == (
+        f"deep against shallow: {points} points of accuracy. There is no interval and no test: {why}, so that nothing shows "
+        "how far that may vary by chance."
+    )
 
 
 def test_one_recipe_that_does_not_vary_is_compared_by_welch() -> None:
@@ -89,6 +102,20 @@ def test_comparisons_are_corrected_together() -> None:
     raw = [compare_recipes("accuracy", scores, [(each.ours, each.theirs)])[0].p_value for each in found]
     assert [each.p_value for each in found] == pytest.approx(holm(raw))
     assert {each.comparisons for each in found} == {3}
+
+
+def test_an_interval_over_seeds_leaves_out_no_difference_exactly_where_it_is_significant() -> None:
+    shown = []
+    for seed in range(60):
+        count = 3 + seed % 8
+        scores = {
+            name: dict(enumerate(normal(count, 0.9 + 0.006 * place, 100 * seed + place))) for place, name in enumerate("abc")
+        }
+        for each in compare_recipes("accuracy", scores):
+            assert each.interval is not None
+            assert each.significant == (each.interval[0] > 0 or each.interval[1] < 0)
+            shown.append(each.significant)
+    assert 0 < sum(shown) < len(shown)
 
 
 def test_the_sentence_names_result_test_reason_and_limit() -> None:
@@ -114,7 +141,9 @@ def test_without_a_difference_about_1_in_20_comparisons_is_wrong(count: int, fir
 @pytest.mark.parametrize(("count", "first"), [(3, 0), (5, 50)])
 def test_the_interval_covers_the_true_difference_in_about_19_of_20_cases(count: int, first: int) -> None:
     found = [compared(normal(count, 0.91, seed), normal(count, 0.9, seed + 10_000), first) for seed in range(400)]
-    assert 0.925 <= np.mean([each.low <= 0.01 <= each.high for each in found]) <= 0.98
+    assert (
+        0.925 <= np.mean([each.interval is not None and each.interval[0] <= 0.01 <= each.interval[1] for each in found]) <= 0.98
+    )
 
 
 @pytest.mark.parametrize("count", [3, 7, 8])

@@ -29,7 +29,9 @@ def test_run_folder_holds_everything_and_nothing_half_written(tiny_run: TinyRun)
     run, _ = tiny_run
     names = {path.name for path in run.iterdir()}
     assert {"plan.yaml", "metrics.jsonl", "teachers", "student", "baseline", "checkpoints", "evaluation.json"} <= names
-    assert {path.name for path in (run / "teachers").iterdir()} == {"bert", "roberta", "head.json", "head.safetensors"}
+    assert {path.name for path in (run / "teachers").iterdir()} == {
+        "bert", "roberta", "head.json", "head.safetensors", "SHA256SUMS"
+    }  # fmt: skip
     assert (run / "student" / "README.md").is_file()
     assert not list(run.rglob(".*.partial"))
 

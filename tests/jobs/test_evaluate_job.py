@@ -277,4 +277,4 @@ def test_the_document_fits_its_schema(tiny_run: TinyRun) -> None:
     found = scored(tiny_run[0], gates=(Gate.parse("min-score", "0.1"),))
     schema = Evaluation.model_json_schema(mode="serialization")
     jsonschema.validate(found.model_dump(mode="json"), schema)
-    assert schema["properties"]["format"]["const"] == 2
+    assert schema["properties"]["format"]["const"] == 3

@@ -14,7 +14,6 @@ def test_latest_points_to_the_newest_run(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         run = new_run(None, "sst2", "4L")
-        run.path.mkdir(parents=True)
         run.point_latest_here()
         assert find_run(None).path == run.path
     assert len([path for path in (tmp_path / "runs").iterdir() if not path.is_symlink()]) == 2

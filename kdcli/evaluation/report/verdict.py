@@ -75,9 +75,15 @@ def _kept(evaluation: Evaluation, ours: ModelScore) -> str:
         return f"{name} scores {score} ({between}) points of {metric} on {evaluation.rows:,} samples{beside}."
     teacher = next((model for model in evaluation.models if model.name == kept.of), None)
     whose = "the best teacher’s" if evaluation.best_teacher is teacher else f"{kept.of}’s"
-    low, high = hundredfold(kept.low), hundredfold(kept.high)
-    share = f"{hundredfold(kept.value)}{NBSP}% ({low}–{high})"
-    return f"{name} keeps {share} of {whose} {evaluation.metric}{_smaller(ours, teacher)}."
+    smaller, metric = _smaller(ours, teacher), evaluation.metric
+    if kept.value <= 0:
+        return f"{name} keeps nothing of {whose} {metric}: it scores {hundredfold(ours.scores[metric])} points{smaller}."
+    if kept.interval is None:
+        why = f"{kept.of} does not clearly score above 0, so that the share may be anything"
+        return f"{name} keeps {hundredfold(kept.value)}{NBSP}% of {whose} {metric}{smaller}; without an interval: {why}."
+    low, high = map(hundredfold, kept.interval)
+    between = f"{low} to {high}" if kept.interval[0] < 0 else f"{low}–{high}"
+    return f"{name} keeps {hundredfold(kept.value)}{NBSP}% ({between}) of {whose} {metric}{smaller}."
 
 
 def _smaller(ours: ModelScore, teacher: ModelScore | None) -> str:
@@ -90,9 +96,13 @@ def _smaller(ours: ModelScore, teacher: ModelScore | None) -> str:
 
 
 def _difference_sentence(what: str, found: Difference) -> str:
-    points = f"{signed(found.difference)} points ({signed(found.low)} to {signed(found.high)})"
+    points = f"{signed(found.difference)} points"
+    if found.interval is None:
+        return f"{what} is {points}. {found.limit}"
+    points = f"{points} ({signed(found.interval[0])} to {signed(found.interval[1])})"
     shown = "is significant" if found.significant else "is not significant"
-    return f"{what}, {points}, {shown} ({p_value(found.p_value)})."
+    among = f", both corrected for {found.comparisons} comparisons" if found.comparisons > 1 else ""
+    return f"{what}, {points}, {shown} ({p_value(found.p_value)}{among})."
 
 
 def methods(evaluations: Sequence[Evaluation], *, insides: bool = False, latencies: bool = False) -> list[str]:
@@ -102,17 +112,26 @@ def methods(evaluations: Sequence[Evaluation], *, insides: bool = False, latenci
     seeds = [each for evaluation in evaluations for each in evaluation.recipe_differences]
     tables = [each for evaluation in evaluations for each in evaluation.agreements]
     compared: list[Difference] = [*pairs, *seeds]
-    how = "Wilson’s method" if evaluations[0].metric == "accuracy" else "the percentile bootstrap"
+    how = "Wilson’s method" if evaluations[0].metric == "accuracy" else "the bootstrap, smoothed"
     told = [
         (True, f"Intervals of scores: 95 % over samples, by {how}. They say nothing about other seeds."),
         (
             any(model.retention or model.retention_of_ensemble for model in models),
-            "Retention: our score divided by the teacher’s; 95 % interval by the paired bootstrap over the same samples.",
+            "Retention: our score divided by the teacher’s; 95 % interval by Fieller’s method, from the same bootstrap as the "
+            "difference, so that it leaves out 100 % if and only if the difference is significant by itself.",
         ),
         *((True, words) for words in dict.fromkeys(f"{each.test}, because {each.why}." for each in compared)),
-        (bool(pairs), "Intervals of differences between models: 95 %, paired bootstrap over samples."),
+        (
+            bool(pairs),
+            "Intervals of differences between models: 95 %, paired bootstrap over samples, smoothed with some samples on which "
+            "the models differ, so that it is wide enough where they differ on few.",
+        ),
         (bool(seeds), "Recipes: compared over the seeds of their training, on one split; 95 % intervals by Student’s t."),
-        (any(each.comparisons > 1 for each in compared), "Comparisons made together: p-values corrected by Holm’s method."),
+        (
+            any(each.comparisons > 1 for each in compared),
+            "Comparisons made together: intervals corrected by Bonferroni’s method and p-values by Holm’s; an interval leaves "
+            "out 0 if and only if the difference is significant.",
+        ),
         (bool(compared), "What can be shown at all: the smallest difference found with 80 % power at the 5 % level."),
         (bool(tables), "Inherited: teacher right or wrong against student right or wrong (Aguilar et al. 2020)."),
         (
@@ -123,7 +142,8 @@ def methods(evaluations: Sequence[Evaluation], *, insides: bool = False, latenci
         (
             any(model.calibration for model in models),
             "Calibration: expected calibration error over bins of equal width (Guo et al. 2017); its upper bound by the "
-            "bootstrap over samples; the temperature is fitted on the samples that it is judged on.",
+            "bootstrap over samples; the temperature is fitted on one half of the samples and judged on the other, and given "
+            "where it helps.",
         ),
         (
             insides,
