@@ -180,8 +180,10 @@ def _interrupt(number: int, _: FrameType | None) -> None:
 
 
 def _passed_on(first: tuple[int, float] | None, number: int) -> bool:
-    """Whether a signal is the one before once more: a launcher passes Ctrl-C, which all have had, on as SIGTERM."""
-    return first is not None and number not in (signal.SIGINT, first[0]) and time.monotonic() - first[1] < _PASSED_ON
+    """Whether a signal is the one before once more: a launcher passes on what the terminal has sent to all, or as SIGTERM."""
+    if first is None or time.monotonic() - first[1] > _PASSED_ON:
+        return False
+    return "LOCAL_RANK" in os.environ or number not in (signal.SIGINT, first[0])
 
 
 def _tell(byte: int) -> None:

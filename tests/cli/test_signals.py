@@ -131,7 +131,9 @@ def test_closed_terminal_ends_a_command_unless_it_was_started_to_outlive_it(tmp_
         assert ended(process, [signal.SIGHUP])[0] == 0
 
 
-def test_ctrl_c_that_a_launcher_passes_on_counts_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("passed_on", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_that_a_launcher_passes_on_counts_once(passed_on: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
     work = f"""
     from kdcli.engine.interruption import stop_on_signal
     with stop_on_signal(lambda: print("stopping", file=sys.stderr, flush=True)) as request:
@@ -143,7 +145,7 @@ def test_ctrl_c_that_a_launcher_passes_on_counts_once(tmp_path: Path) -> None:
         os._exit(0)"""
     with started(IN_A_COMMAND.format(work=work.strip()), tmp_path) as process:
         wait_for("begun", process)
-        code, said, _ = ended(process, [signal.SIGINT, signal.SIGTERM])
+        code, said, _ = ended(process, [signal.SIGINT, passed_on])
     assert (code, said) == (0, ["stopping", "the state is saved"])
 
 
