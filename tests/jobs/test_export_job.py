@@ -209,7 +209,7 @@ def test_checkpoint_with_data_is_scored_whatever_the_order_of_its_classes(
 
 
 def test_data_with_other_classes_is_refused(quick: Quick, tmp_path: Path) -> None:
-    (tmp_path / "data.csv").write_text("text,label\na film,good\na plot,bad\n" * 20)
+    (tmp_path / "data.csv").write_text("text,label\n" + "a film,good\na plot,bad\n" * 20)
     with pytest.raises(RequestError, match="are not the classes of the task"):
         quick(data=DataRequest(data=str(tmp_path / "data.csv")))
     assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
