@@ -186,7 +186,7 @@ class RunFolder:
             for pattern in ("config.json", "model*.safetensors", "tokenizer.json"):
                 if not any(folder.glob(pattern)):
                     whole = self.teachers if folder.parent == self.teachers else folder
-                    again = shlex.join(["kdcli", str(plan.request["command"]), "--resume", "--out", str(self.path)])
+                    again = f"kdcli {plan.request['command']} --resume --out {shlex.quote(str(self.path))}"
                     raise RequestError(
                         Problem(
                             str(folder / pattern.replace("*", "")),

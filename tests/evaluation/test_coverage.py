@@ -103,7 +103,7 @@ def test_the_interval_of_two_accuracies_is_not_too_narrow_where_few_answers_diff
         ours, theirs = np.repeat([0, 1, 0, 1], cells), np.repeat([1, 0, 0, 1], cells)
         low, high = difference_interval("accuracy", ours, theirs, labels, seed)
         held.append(low - 1e-12 <= only_ours - only_theirs <= high + 1e-12)
-    assert LOWEST <= np.mean(held) <= 0.995
+    assert LOWEST <= np.mean(held) <= 0.999  # it guards against the worst world, at the price of width in this one
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro-f1"])

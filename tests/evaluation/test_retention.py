@@ -45,7 +45,7 @@ def test_a_model_keeps_all_of_its_own_score(metric: str) -> None:
     ours, _, labels = drawn(60, 0.9, 0.9, 2)
     found = retention(metric, ours, ours, labels, "itself")
     assert found is not None
-    room = 0.25 if metric == "matthews" else 0.1  # other samples may differ where these do not
+    room = 0.3 if metric == "matthews" else 0.1  # other samples may differ where these do not
     assert found.value == pytest.approx(1.0)
     assert found.interval is not None
     assert 1 - room < found.interval[0] < 1 < found.interval[1] < 1 + room
