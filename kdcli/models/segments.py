@@ -19,12 +19,13 @@ _WITHOUT_A_TABLE = {"xlnet": 3, "funnel": 3}  # they compare segments instead of
 
 def segment_kinds(config: Any) -> int:
     """How many kinds of segments a model tells apart; 0 where its ``forward`` takes none of them, or there is but one."""
-    kinds = _WITHOUT_A_TABLE.get(config.model_type, getattr(config, "type_vocab_size", None) or 0)
-    return kinds if kinds > 1 and _takes_segments(type(config)) else 0
+    kinds = int(_WITHOUT_A_TABLE.get(config.model_type, getattr(config, "type_vocab_size", None) or 0))
+    kind: Any = type(config)
+    return kinds if kinds > 1 and _takes_segments(kind) else 0
 
 
 @cache
-def _takes_segments(kind: type) -> bool:
+def _takes_segments(kind: Any) -> bool:
     from transformers.models.auto import modeling_auto
 
     for mapping in (modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, modeling_auto.MODEL_MAPPING):

@@ -8,7 +8,7 @@ import re
 import shlex
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -44,9 +44,8 @@ class _Loader(yaml.SafeLoader):
     are the text that was written, which a key that wants a number refuses. ``5e-5`` is a number.
     """
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
-
+_Loader.yaml_implicit_resolvers = {}
 for _kind, (_form, _begins) in _SCALARS.items():
     _Loader.add_implicit_resolver(f"{_CORE}{_kind}", re.compile(f"^(?:{_form})$"), list(_begins))
 

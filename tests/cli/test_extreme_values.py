@@ -34,12 +34,13 @@ def run(*words: str | Path) -> Result:
 
 def base(command: str, bert: Path, data: Path) -> list[str | Path]:
     """What makes a command quick and right, so that the value under test is all that can be wrong."""
-    return {
+    found: dict[str, list[str | Path]] = {
         "distill": ["distill", "--teachers", f"bert={bert}", "--student", "2L", "--data", data, "--dry-run", "-q"],
         "cofinetune": ["cofinetune", "--teachers", f"bert={bert}", "--data", data, "--dry-run", "-q"],
         "evaluate": ["evaluate", "no-such-model", "--data", data / "dev.jsonl", "-q"],
         "export": ["export", "no-such-model", "-q"],
-    }[command]
+    }
+    return found[command]
 
 
 @pytest.fixture(autouse=True)

@@ -203,8 +203,8 @@ def test_a_scored_file_needs_no_two_classes_and_no_many_rows(tmp_path: Path) -> 
     path = labelled(tmp_path / "d.csv", ["b"])
     task = load_scored(DataRequest(data=str(path)), ("a", "b"))
     assert task.labels == ("a", "b")
-    assert task.splits[TEST].labels is not None
-    assert task.splits[TEST].labels.tolist() == [1]
+    assert (labels := task.splits[TEST].labels) is not None
+    assert labels.tolist() == [1]
     numbers = labelled(tmp_path / "n.csv", ["1.0"])
     found = load_scored(DataRequest(data=str(numbers)), ("LABEL_0", "LABEL_1"))
     assert found.labels == ("0", "1")
