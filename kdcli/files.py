@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,37 @@ from typing import Any
 
 _NUMBERS = re.compile(r"\[\n\s*(-?[\d.][-+.\deE]*(?:,\s+-?[\d.][-+.\deE]*)*)\n\s*\]")
 _NOT_SHOWN = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
+
+_unfinished: set[Path] = set()
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """Within the block a file or folder is not worth keeping: if the process is ended by force, it is removed.
+
+    However else the block ends, who writes it removes it.
+    """
+    _unfinished.add(path)
+    try:
+        yield path
+    finally:
+        _unfinished.discard(path)
+
+
+def remove_unfinished() -> None:
+    """Remove what :func:`unfinished` knows of, when the process is about to end and no ``finally`` will be reached."""
+    for path in list(_unfinished):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of the system's temporary ones, removed at the end of the block."""
+    with tempfile.TemporaryDirectory(prefix="kdcli-") as name, unfinished(Path(name)) as folder:
+        yield folder
 
 
 SUMS = "SHA256SUMS"
@@ -41,12 +73,13 @@ def whole_folder(path: Path, sealed: bool = False, known: Mapping[str, str] | No
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        yield partial
-        if sealed:
-            sums = {name: (known or {}).get(name) or sha256(partial / name) for name in _files_in(partial)}
-            text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
-            write_text(partial / SUMS, f"{text}{_OWN_SUM}{_text_sum(text)}\n")
-        _settle(partial)
+        with unfinished(partial):
+            yield partial
+            if sealed:
+                sums = {name: (known or {}).get(name) or sha256(partial / name) for name in _files_in(partial)}
+                text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+                write_text(partial / SUMS, f"{text}{_OWN_SUM}{_text_sum(text)}\n")
+            _settle(partial)
         old = _set_aside(recovered(path))
         shutil.rmtree(old, ignore_errors=True)
         if path.exists():
@@ -167,9 +200,10 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        _flush(partial)
-        os.replace(partial, path)
+        with unfinished(partial):
+            partial.write_text(text, encoding="utf-8")
+            _flush(partial)
+            os.replace(partial, path)
         _flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)

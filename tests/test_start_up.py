@@ -112,8 +112,12 @@ def test_command_is_imported_when_it_is_asked_for() -> None:
         "kdcli.cli.recipe",
         "kdcli.cli.rendering",
         "kdcli.cli.session",
+        "kdcli.cli.start",
         "kdcli.cli.visible",
+        "kdcli.engine",
+        "kdcli.engine.interruption",
         "kdcli.errors",
+        "kdcli.files",
         "kdcli.recipe",
         "kdcli.recipe.catalogue",
     }

@@ -57,7 +57,7 @@ def cofinetune(
     quiet: options.Quiet = False,
 ) -> None:
     """Fine-tune several teachers together under one shared head; kdcli distill --teachers RUN then reuses them."""
-    with session(quiet) as events:
+    with session(quiet, None if dry_run else "kdcli cofinetune") as events:
         from kdcli.errors import Problem, RequestError
         from kdcli.plan.request import TrainRequest
 

@@ -87,7 +87,7 @@ def distill(
     quiet: options.Quiet = False,
 ) -> None:
     """Make a small student from one or several teachers: co-finetune, distill, score, write the run folder."""
-    with session(quiet) as events:
+    with session(quiet, None if dry_run else "kdcli distill") as events:
         from kdcli.errors import Problem, RequestError
         from kdcli.plan.request import TrainRequest
 

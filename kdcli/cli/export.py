@@ -90,7 +90,7 @@ def export(
         float,
         typer.Option(
             "--max-drop",
-            help="Points that a file may lose on dev; one that loses more is deleted.",
+            help="Points that a file may lose against the model; one that loses more is deleted.",
             min=0,
             max=100,
             rich_help_panel=_GATES,
@@ -121,7 +121,15 @@ def export(
         Path | None, typer.Option("--out", help="Export folder. Default: export/ in the run or the checkpoint folder.")
     ] = None,
     task: options.Task = None,
-    data: options.Data = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="For a checkpoint: a file, all of whose rows are judged on; a folder with train/dev files or a Hub dataset, "
+            "of which dev is judged on; with --task its files as distributed. Default: sample texts, without a score.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
     eval: options.Eval = None,
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,

@@ -21,7 +21,7 @@ _NAMES = ("file", "model", "engine")
 def export_view(done: Export, width: int) -> list[RenderableType]:
     """The files that were written and how good they are, then how fast."""
     columns = _file_columns(done)
-    parts: list[RenderableType] = [title_line("files, held against the model on dev"), *_tables(columns, width)]
+    parts: list[RenderableType] = [title_line(f"files, held against the model on {done.judged}"), *_tables(columns, width)]
     parts += [
         Text(f"{variant.precision} was deleted: {variant.broken}", style="yellow")
         for variant in done.variants
@@ -31,6 +31,13 @@ def export_view(done: Export, width: int) -> list[RenderableType]:
         Text(f"{variant.precision}: left in fp32 to keep the score: {', '.join(variant.excluded)}")
         for variant in done.kept
         if variant.excluded
+    ]
+    parts += [
+        Text(
+            f"{variant.precision}: {variant.check.ties} texts change their class, between two that the model hardly tells apart"
+        )
+        for variant in done.kept
+        if variant.check is not None and variant.precision == "fp32" and variant.check.ties
     ]
     if done.latencies:
         parts += [Text(""), *latency_tables(done.latencies, done.machine, width)]

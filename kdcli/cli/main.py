@@ -46,5 +46,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line as :func:`kdcli.cli.start.main` does."""
+    from kdcli.cli.start import main as start
+
+    start()

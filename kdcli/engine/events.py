@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kdcli.engine.interruption import refuse_to_go_on
+
 
 @dataclass(frozen=True)
 class Event:
@@ -24,6 +26,13 @@ class WorkStarted(Event):
     """Work without steps of training has begun: reading, tokenising, scoring."""
 
     title: str
+
+
+@dataclass(frozen=True)
+class RunOpened(Event):
+    """The run's folder has its plan: from now on the run can be resumed."""
+
+    folder: str
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,12 @@ class Events:
         self._listeners.append(listener)
 
     def emit(self, event: Event) -> None:
-        """Tell everybody."""
+        """Tell everybody.
+
+        Raises:
+            KeyboardInterrupt: a signal has come that some library has swallowed.
+        """
+        refuse_to_go_on()
         for listener in self._listeners:
             listener(event)
 

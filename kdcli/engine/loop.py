@@ -19,6 +19,7 @@ from kdcli.engine.interruption import StopRequest, stop_on_signal
 from kdcli.engine.phase import Phase
 from kdcli.engine.profile import Profile
 from kdcli.engine.stage_run import StageRun
+from kdcli.errors import InterruptedRunError
 from kdcli.recipe.schema import Training
 
 
@@ -45,7 +46,7 @@ class Trainer:
     def run(self, phase: Phase) -> float:
         """Train a phase from its checkpoint, or from the start; leaves the best weights in the learner.
 
-        SIGINT and SIGTERM are taken as a wish to stop after the step at hand; a second one ends the process as usual.
+        SIGINT, SIGTERM and SIGHUP are taken as a wish to stop after the step at hand; a second one ends the process as usual.
 
         Returns:
             The best dev score (mean over the models that learn).
@@ -55,7 +56,10 @@ class Trainer:
             RunFailedError: the gradient became infinite or not a number.
         """
         with stop_on_signal(self._say_stopping) as self.stop:
-            return self._run(phase)
+            score = self._run(phase)
+        if self.stop.asked and self.accelerator.num_processes == 1:  # after the last step; several agree at their next step
+            raise InterruptedRunError(f"stopped after the last step ({phase.title}); the state is saved, --resume goes on")
+        return score
 
     def _say_stopping(self) -> None:
         self.events.emit(Note("stopping after this step; once more stops at once", warning=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,18 @@ from kdcli.data.cutting import Cutter
 from kdcli.export.sessions import run
 
 TOLERANCE = 1e-3
+PROBABILITY_TOLERANCE = 1e-4
+TIE = 1e-5
+MIN_AGREEMENT = 0.9
+SINGLES = 2000
+_ROWS_OF_A_CLASS, _KEPT_OF_A_CLASS = 5, 0.5
+_MORE_THAN_ONE_ROW = 2
 BATCHES = (1, 8, 32)
 _QUANTILES = (0.1, 0.5, 1.0)
 
 Logits = NDArray[np.float32]
-Score = Callable[[NDArray[np.int64]], float]
-Interval = Callable[[NDArray[np.int64]], tuple[float, float]]
+Score = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
+Interval = Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -89,12 +95,19 @@ class ShapeCheck:
         batch, length: shape of the inputs.
         max_difference: largest difference of a logit; infinite where one is not finite.
         agreement: fraction of samples with the same class.
+        ties: samples whose class differs, and between whose two best classes the model itself hardly tells.
     """
 
     batch: int
     length: int
     max_difference: float
     agreement: float
+    ties: int = 0
+
+    @property
+    def changed(self) -> int:
+        """How many samples have another class."""
+        return round((1.0 - self.agreement) * self.batch)
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,9 @@ class SplitCheck:
         score, interval: the file's, as fractions, and its 95 % interval.
         drop: by how many points the file scores lower than the model (negative: higher); without classes, the share of samples
             that changed their class, in points, which accuracy cannot lose more than.
+        ties: samples whose class differs, where the model's two best logits are within :data:`TIE` of their size.
+        probability_difference: largest difference of a probability.
+        collapsed: what has become of the classes that the model tells apart, if the file does not; else None.
     """
 
     rows: int
@@ -118,42 +134,107 @@ class SplitCheck:
     score: float | None
     interval: tuple[float, float] | None
     drop: float
+    ties: int = 0
+    probability_difference: float = 0.0
+    collapsed: str | None = None
+
+    @property
+    def changed(self) -> int:
+        """How many samples have another class."""
+        return round((1.0 - self.agreement) * self.rows)
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was found out about one file."""
+    """What was found out about one file.
+
+    Attributes:
+        shapes: batches of 1, 8 and 32 texts at three lengths.
+        split: all texts, in batches of like length.
+        single: the same texts one by one, since ranges that are taken at every call depend on the batch; of more than
+            :data:`SINGLES` so many, evenly spread.
+        by_agreement: the model itself is at chance, so that its score says nothing about a file: what counts as lost is the
+            share of texts that change their class.
+        batched, batched_changed: how many different texts the shapes have, and how many of them change their class in any of
+            them; a text stands in several shapes.
+    """
 
     shapes: list[ShapeCheck]
     split: SplitCheck
+    single: SplitCheck | None = None
+    by_agreement: bool = False
+    batched: int = 0
+    batched_changed: int = 0
+
+    @property
+    def ties(self) -> int:
+        """Texts of the split whose class differs because the model itself hardly tells its two best classes apart."""
+        return max(one.ties for one in self._splits)
 
     def broken(self, exact: bool, max_drop: float) -> str | None:
         """What is wrong with the file, or None.
 
         Args:
-            exact: it must say what the model says to within :data:`TOLERANCE`, and not only as well.
+            exact: it must say what the model says, to within :data:`TOLERANCE`, and not only as well.
             max_drop: points that it may lose.
         """
-        if not np.isfinite([row.max_difference for row in self.shapes] + [self.split.max_difference]).all():
+        figures = [row.max_difference for row in self.shapes] + [split.max_difference for split in self._splits]
+        if not np.isfinite(figures).all():
             return "it answers with numbers that are not finite"
+        inexact = self._inexact() if exact else None
+        return inexact or self._loses(max_drop) or self._disagrees()
+
+    @property
+    def _splits(self) -> tuple[SplitCheck, ...]:
+        return (self.split,) if self.single is None else (self.split, self.single)
+
+    def _inexact(self) -> str | None:
         worst = max(self.shapes, key=lambda row: row.max_difference)
-        if exact and worst.max_difference > TOLERANCE:
+        if worst.max_difference > TOLERANCE:
             return (
                 f"largest logit difference {worst.max_difference:.2e} at batch {worst.batch}, length {worst.length}, "
                 f"where {TOLERANCE:g} is allowed"
             )
-        if exact and self.split.max_difference > TOLERANCE:
-            return (
-                f"largest logit difference {self.split.max_difference:.2e} on {self.split.rows} texts, "
-                f"where {TOLERANCE:g} is allowed"
-            )
-        if exact and min(row.agreement for row in self.shapes) < 1.0:
+        for split, how in self._named_splits():
+            if split.max_difference > TOLERANCE:
+                return f"largest logit difference {split.max_difference:.2e} on {how}, where {TOLERANCE:g} is allowed"
+            if split.probability_difference > PROBABILITY_TOLERANCE:
+                found = f"{split.probability_difference:.2e} on {how}, where {PROBABILITY_TOLERANCE:g} is allowed"
+                return f"largest difference of a probability {found}"
+            if split.changed > split.ties:
+                return f"{split.changed - split.ties} of {how} change their class, and the model is not undecided about them"
+        if any(row.changed > row.ties for row in self.shapes):
             return "some texts change their class"
-        if self.split.drop > max_drop + 1e-9:
-            lost = f"{self.split.drop:.2f} points"
-            what = f"{lost} of {self.split.metric}" if self.split.metric else f"{lost} of the texts change their class"
-            return f"it loses {what} on {self.split.rows} texts, where --max-drop allows {max_drop:g}"
         return None
+
+    def _loses(self, max_drop: float) -> str | None:
+        for split, how in self._named_splits():
+            by_score = split.metric is not None and not self.by_agreement
+            drop = split.drop if by_score else 100.0 * (1.0 - split.agreement)
+            if drop > max_drop + 1e-9:
+                what = (
+                    f"it loses {drop:.2f} points of {split.metric}"
+                    if by_score
+                    else f"{drop:.2f} % of the texts change their class"
+                )
+                return f"{what} on {how}, where --max-drop allows {max_drop:g}"
+        return None
+
+    def _disagrees(self) -> str | None:
+        for split, how in self._named_splits():
+            if split.collapsed is not None:
+                return f"{split.collapsed} on {how}"
+            if split.agreement < MIN_AGREEMENT - 1e-9:
+                return _too_few(split.agreement, how)
+        rows = self.batched or sum(row.batch for row in self.shapes)
+        changed = self.batched_changed if self.batched else sum(row.changed for row in self.shapes)
+        if changed > (1.0 - MIN_AGREEMENT) * rows + 1e-9:
+            return _too_few(1.0 - changed / rows, f"{rows} texts in batches of 1, 8 and 32")
+        return None
+
+    def _named_splits(self) -> list[tuple[SplitCheck, str]]:
+        named = [(self.split, f"{self.split.rows} texts")]
+        return named if self.single is None else [*named, (self.single, f"{self.single.rows} texts, one by one")]
 
 
 @dataclass(frozen=True)
@@ -164,7 +245,9 @@ class Examiner:
         texts: a split's.
         reference: logits [n, C] of the model.
         order: column of the logits by class of the task.
-        metric, score, interval: how predicted classes [n] are judged; None where nobody knows the right ones.
+        metric: by which files are scored; None where nobody knows the right classes.
+        score, interval: of predicted classes [n] of the given rows [n]; None without a metric.
+        by_agreement: the model itself is at chance (see :class:`Check`).
     """
 
     texts: Texts
@@ -173,17 +256,30 @@ class Examiner:
     metric: str | None = None
     score: Score | None = None
     interval: Interval | None = None
+    by_agreement: bool = False
 
     def check(self, session: Any) -> Check:
-        """Run a file over the shapes and over all texts."""
+        """Run a file over the shapes and over all texts, batched and one by one."""
+
+        def ask(inputs: dict[str, NDArray[np.int64]]) -> Logits:
+            return run(session, inputs)
+
         shapes = []
+        changed: dict[int, bool] = {}
         for rows in self.texts.shapes():
             inputs = self.texts.batch(rows)
-            theirs = run(session, inputs)
-            difference, agreement = _compared(self.reference[rows], theirs)
+            ours, theirs = self.reference[rows], ask(inputs)
             batch, length = inputs["input_ids"].shape
-            shapes.append(ShapeCheck(batch, length, difference, agreement))
-        return Check(shapes, self._split(answers(lambda inputs: run(session, inputs), self.texts)))
+            shapes.append(ShapeCheck(batch, length, *_compared(ours, theirs), _ties(ours, theirs)))
+            for row, differs in zip(rows, ours.argmax(-1) != theirs.argmax(-1), strict=True):
+                changed[row] = changed.get(row, False) or bool(differs)
+        every = np.arange(len(self.texts.rows))
+        some = every if len(every) <= SINGLES else np.linspace(0, len(every) - 1, SINGLES).astype(np.int64)
+        single = np.concatenate([ask(self.texts.batch([row])) for row in some])
+        split = self._split(answers(ask, self.texts), every)
+        return Check(
+            shapes, split, self._split(single, some), self.by_agreement, len(changed), sum(changed.values())
+        )  # fmt: skip
 
     def harm(self, session: Any, rows: int = 64) -> float:
         """Mean absolute change of a logit on some of the texts; infinite where one is not finite."""
@@ -191,14 +287,23 @@ class Examiner:
         theirs = run(session, self.texts.batch(chosen))
         return float(np.abs(theirs - self.reference[chosen]).mean()) if np.isfinite(theirs).all() else float("inf")
 
-    def _split(self, logits: Logits) -> SplitCheck:
-        difference, agreement = _compared(self.reference, logits)
-        if self.score is None or self.interval is None or not np.isfinite(logits).all():
+    def _split(self, logits: Logits, rows: NDArray[np.int64]) -> SplitCheck:
+        reference = self.reference[rows]
+        difference, agreement = _compared(reference, logits)
+        if not np.isfinite(logits).all():
             return SplitCheck(len(logits), difference, agreement, None, None, None, 100.0 * (1.0 - agreement))
-        ours, theirs = (values[:, list(self.order)].argmax(-1) for values in (self.reference, logits))
-        score = self.score(theirs)
-        drop = 100.0 * (self.score(ours) - score)
-        return SplitCheck(len(logits), difference, agreement, self.metric, score, self.interval(theirs), drop)
+        found = SplitCheck(
+            len(logits), difference, agreement, None, None, None, 100.0 * (1.0 - agreement),
+            ties=_ties(reference, logits),
+            probability_difference=float(np.abs(_softmax(reference) - _softmax(logits)).max()),
+            collapsed=_collapsed(reference.argmax(-1), logits.argmax(-1)),
+        )  # fmt: skip
+        if self.score is None or self.interval is None:
+            return found
+        ours, theirs = (values[:, list(self.order)].argmax(-1) for values in (reference, logits))
+        score = self.score(theirs, rows)
+        drop = 100.0 * (self.score(ours, rows) - score)
+        return replace(found, metric=self.metric, score=score, interval=self.interval(theirs, rows), drop=drop)
 
 
 def answers(ask: Callable[[dict[str, NDArray[np.int64]]], Logits], texts: Texts, batch: int = 32) -> Logits:
@@ -216,3 +321,34 @@ def _compared(ours: Logits, theirs: Logits) -> tuple[float, float]:
     """Largest difference and share of the same classes."""
     difference = float(np.abs(ours - theirs).max()) if np.isfinite([ours, theirs]).all() else float("inf")
     return difference, float(np.mean(ours.argmax(-1) == theirs.argmax(-1)))
+
+
+def _too_few(agreement: float, of: str) -> str:
+    return f"it gives the model's class to {agreement:.1%} of {of}, where at least {MIN_AGREEMENT:.0%} must agree"
+
+
+def _ties(ours: Logits, theirs: Logits) -> int:
+    """How many samples change their class where the model's two best logits are as good as equal."""
+    if ours.shape[1] < 2 or not np.isfinite(ours).all():
+        return 0
+    best = np.sort(ours.astype(np.float64), axis=1)[:, -2:]
+    undecided = best[:, 1] - best[:, 0] <= TIE * np.maximum(1.0, np.abs(ours).max(1))
+    return int(np.sum(undecided & (ours.argmax(-1) != theirs.argmax(-1))))
+
+
+def _softmax(logits: Logits) -> NDArray[np.float64]:
+    powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    found: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
+    return found
+
+
+def _collapsed(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> str | None:
+    """Whether a file has lost classes that the model predicts: it gives one class to all, or to most of another one's texts."""
+    classes, counts = np.unique(ours, return_counts=True)
+    if len(np.unique(theirs)) == 1 and len(ours) - counts.max() >= _MORE_THAN_ONE_ROW:
+        return f"it gives the same class to all texts, where the model gives {len(classes)}"
+    for place, count in zip(classes, counts, strict=True):
+        kept = int(np.sum(theirs[ours == place] == place))
+        if count >= _ROWS_OF_A_CLASS and kept < _KEPT_OF_A_CLASS * count:
+            return f"it keeps {kept} of the {count} texts that the model gives to one class"
+    return None

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdcli.engine.interruption import refuse_to_go_on
 from kdcli.errors import RunFailedError
 from kdcli.export.surgery import MICROSOFT, simplify
 
@@ -102,7 +103,7 @@ def _traced(model: nn.Module, example: Mapping[str, Tensor], settings: GraphSett
     try:
         with warnings.catch_warnings(), torch.no_grad(), _attention_of(model, settings.fused):
             warnings.simplefilter("ignore")
-            return torch.onnx.export(
+            program = torch.onnx.export(
                 _Traced(model, names, settings.probabilities),
                 tuple(example[name] for name in names),
                 input_names=names,
@@ -113,7 +114,10 @@ def _traced(model: nn.Module, example: Mapping[str, Tensor], settings: GraphSett
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
+        refuse_to_go_on()
         raise RunFailedError(f"torch cannot export this architecture to ONNX: {str(error).splitlines()[0]}") from error
+    refuse_to_go_on()  # the exporter goes on when Ctrl-C comes in some of its passes
+    return program
 
 
 def _name_dimensions(value: Any, names: tuple[str, ...]) -> None:

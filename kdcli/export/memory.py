@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from kdcli.errors import RunFailedError
 from kdcli.export import resident
+from kdcli.files import temporary_folder
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -56,8 +56,8 @@ def torch_memory(folder: Path, inputs: Inputs, threads: int) -> Memory | None:
 def _measured(kind: str, model: Path, inputs: Inputs, threads: int) -> Memory | None:
     if not resident.readable():
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        given, out = Path(folder) / "inputs.npz", Path(folder) / "readings.json"
+    with temporary_folder() as folder:
+        given, out = folder / "inputs.npz", folder / "readings.json"
         arrays: dict[str, Any] = dict(inputs)
         np.savez(given, **arrays)
         command = [sys.executable, "-P", "-m", resident.__name__, kind, model.resolve(), given, threads, out]

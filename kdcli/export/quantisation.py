@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kdcli.files import temporary_folder
 
 Calibration = Literal["minmax", "entropy", "percentile"]
 Feed = Mapping[str, NDArray[np.int64]]
@@ -174,9 +175,9 @@ def by_harm(nodes: Iterable[str], write_only: Callable[[str, Path], None], harm:
         harm: of such a file, the larger the worse.
     """
     found = {}
-    with tempfile.TemporaryDirectory(prefix="kdcli-") as folder:
+    with temporary_folder() as folder:
         for node in nodes:
-            path = Path(folder) / "one.onnx"
+            path = folder / "one.onnx"
             write_only(node, path)
             found[node] = harm(path)
     return sorted((name for name in found if found[name] > 0), key=lambda name: -found[name])

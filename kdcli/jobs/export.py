@@ -7,7 +7,7 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from kdcli import __version__
 from kdcli.data import starter
-from kdcli.data.sources import DataRequest
-from kdcli.data.task import DEV, Task
+from kdcli.data.sources import DataRequest, load_scored
+from kdcli.data.task import DEV, TEST, TRAIN, Task
 from kdcli.engine.events import Events, Note, WorkStarted
+from kdcli.engine.interruption import refuse_to_go_on
 from kdcli.errors import GateError, Problem, RequestError
+from kdcli.evaluation.chance import against_chance
 from kdcli.evaluation.intervals import score_interval
-from kdcli.evaluation.metrics import score
+from kdcli.evaluation.metrics import check_metric, score
 from kdcli.export.gate import Examiner, Texts, answers
 from kdcli.export.graph import GraphSettings
 from kdcli.export.latency import Latency, LatencyLimit
@@ -39,7 +41,7 @@ from kdcli.files import whole_folder, write_json
 from kdcli.jobs.ownership import owned
 from kdcli.jobs.preparation import load_task_of
 from kdcli.jobs.proof import refresh_report
-from kdcli.jobs.run_folder import RunFolder, find_run
+from kdcli.jobs.run_folder import RunFolder, find_run, refuse_unwritable
 from kdcli.jobs.teachers import load_teachers, refuse_outputs_not_finite, trained_folder
 from kdcli.jobs.timing import Runner, file_runner, run_benchmark, torch_runners
 from kdcli.models.checkpoints import Reference, describe
@@ -54,6 +56,7 @@ from kdcli.plan.resolve import asks_teachers
 
 Benchmark = Literal["off", "short", "full"]
 _CALIBRATION_BATCHES, _CALIBRATION_BATCH = 16, 8
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class ExportRequest:
         calibration: for static int8.
         benchmark: whom to time, and where.
         max_latency: the fastest file must keep to it.
-        data: texts for a checkpoint that belongs to no run.
+        data: texts for a checkpoint that belongs to no run: one file, all of which is judged on, or data with a dev split.
         device: where files are checked and timed.
     """
 
@@ -90,6 +93,28 @@ class ExportRequest:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What files were held against the model on.
+
+    Attributes:
+        rows: how many texts.
+        split: what they are: ``dev split``, ``all rows`` of a file, ``sample texts`` where no data was named.
+        source: where they are from.
+        student_score: of the model on them, by the task's metric; None without classes.
+        at_chance: the model knows nothing about them, so that files are judged by their agreement with it.
+    """
+
+    rows: int
+    split: str
+    source: str
+    student_score: float | None = None
+    at_chance: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.rows} texts ({self.split}{f' of {self.source}' if self.source else ''})"
+
+
+@dataclass(frozen=True)
 class Export:
     """What was written.
 
@@ -102,6 +127,7 @@ class Export:
         weights: bytes of the checkpoint's weights.
         reduce_range: whether int8 weights have 7 bits.
         broken: sentences of the gates that were asked for by name and not met.
+        judged: the texts that the files were held against the model on.
     """
 
     folder: Path
@@ -112,6 +138,7 @@ class Export:
     weights: int
     reduce_range: bool
     broken: list[str]
+    judged: Judged
 
     @property
     def kept(self) -> list[Variant]:
@@ -125,6 +152,7 @@ class Export:
             "folder": str(self.folder),
             "weights_bytes": self.weights,
             "reduce_range": self.reduce_range,
+            "judged": asdict(self.judged),
             "variants": [
                 {
                     "precision": variant.precision,
@@ -159,6 +187,8 @@ class _Source:
     max_length: int
     plan: Plan | None
     run: RunFolder | None
+    split: str
+    origin: str
 
 
 def export(request: ExportRequest, events: Events) -> Export:
@@ -182,6 +212,8 @@ def _writes_into_run(request: ExportRequest) -> bool:
 
 def _export(request: ExportRequest, events: Events) -> Export:
     source = _source(request, events)
+    _refuse_place(source.folder)
+    _refuse_longer_than_model(request.max_latency, source.checkpoint)
     model: Any = load_classifier(source.checkpoint).eval()
     tokenizer = load_tokenizer(source.checkpoint)
     texts = Texts.of(tokenizer, source.texts, source.max_length)
@@ -196,7 +228,7 @@ def _export(request: ExportRequest, events: Events) -> Export:
         if (source.checkpoint / "README.md").is_file():
             shutil.copy(source.checkpoint / "README.md", partial)
         (partial / "onnx").mkdir()
-        workshop = _workshop(source, model, tokenizer, texts, asked, partial / "onnx", events)
+        workshop, judged = _workshop(source, model, tokenizer, texts, asked, partial / "onnx", events)
         variants = []
         for precision in request.precisions or DEFAULT:
             events.emit(WorkStarted(f"writing and checking {precision}"))
@@ -216,39 +248,93 @@ def _export(request: ExportRequest, events: Events) -> Export:
             weights=weight_bytes(source.checkpoint),
             reduce_range=reduce_range,
             broken=broken + _too_slow(request, latencies),
+            judged=judged,
         )
         write_json(partial / "benchmark.json", done.as_data())
         if latencies:
             draw(latencies, done.machine, partial / "benchmark.png")
+        refuse_to_go_on()
     events.emit(Note(f"written: {done.folder}"))
     if source.run is not None and source.plan is not None and source.folder == source.run.export:
         refresh_report(source.run, source.plan)
     return done
 
 
+def _refuse_place(folder: Path) -> None:
+    """Only an older export is replaced: whatever else lies in the folder is the user's.
+
+    Raises:
+        RequestError: there is something else, or nothing can be written there.
+    """
+    where = f"--out {folder}"
+    if folder.exists() and not folder.is_dir():
+        raise RequestError(Problem(where, "is a file", "a new folder, or that of an earlier export", remedy="--out DIR"))
+    others = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if others and not ((folder / "benchmark.json").is_file() and (folder / "onnx").is_dir()):
+        found = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
+        problem = "has files that are not an earlier export's, which would be lost"
+        raise RequestError(
+            Problem(where, problem, "a new folder, or that of an earlier export", found, f"--out {folder / 'export'}")
+        )
+    refuse_unwritable(folder.absolute().parent, where)
+
+
+def _refuse_longer_than_model(limit: LatencyLimit | None, checkpoint: Path) -> None:
+    """A time cannot be measured for texts that the model does not take.
+
+    Raises:
+        RequestError: with the most tokens that it takes.
+    """
+    longest = describe(Reference(checkpoint.name, str(checkpoint), "checkpoint"), weights=False).max_length
+    if limit is not None and limit.length > longest:
+        found = f"b{limit.batch}s{limit.length}"
+        raise RequestError(Problem("--max-latency", "is about longer texts than the model takes", f"at most s{longest}", found))
+
+
 def _workshop(
     source: _Source, model: Any, tokenizer: Any, texts: Texts, asked: Asked, folder: Path, events: Events
-) -> Workshop:
+) -> tuple[Workshop, Judged]:
     events.emit(WorkStarted("asking the model"))
     reference = answers(_model_call(model), texts)
     refuse_outputs_not_finite(str(source.checkpoint), reference, "the texts that the files are held against")
     examiner = Examiner(texts, reference, source.order)
+    judged = Judged(len(texts.rows), source.split, source.origin)
     if source.labels is not None:
         labels, metric = source.labels, source.metric
+        chance = against_chance(reference[:, source.order], labels, metric)
+        judged = replace(judged, student_score=chance.score, at_chance=chance.at_chance)
         examiner = Examiner(
             texts, reference, source.order, metric,
-            lambda predictions: score(metric, predictions, labels),
-            lambda predictions: score_interval(metric, predictions, labels),
+            lambda predictions, rows: score(metric, predictions, labels[rows]),
+            lambda predictions, rows: score_interval(metric, predictions, labels[rows]),
+            chance.at_chance,
         )  # fmt: skip
+    for note in _about_judging(judged, source.metric):
+        events.emit(note)
     others = Texts.of(tokenizer, source.others, source.max_length)
     rows = np.random.default_rng(0).integers(0, len(others.rows), (_CALIBRATION_BATCHES, _CALIBRATION_BATCH))
     length = int(np.median(others.lengths))  # the calibration compares batches with each other, which must be of one shape
     feeds = [others.batch(chosen, length) for chosen in rows]
     example = {name: torch.from_numpy(value) for name, value in texts.batch(texts.shapes()[-2]).items()}
-    return Workshop(
+    workshop = Workshop(
         model, example, feeds, _about(source, model, folder), examiner, asked, folder,
         lambda text: events.emit(Note(text)),
     )  # fmt: skip
+    return workshop, judged
+
+
+def _about_judging(judged: Judged, metric: str) -> list[Note]:
+    notes = [Note(f"files are held against the model on {judged}")]
+    if judged.at_chance:
+        value = f"{metric} {judged.student_score:.4f}"
+        notes.append(
+            Note(
+                f"the model itself cannot be told from chance on them ({value}), so its score says nothing about a file: at "
+                "most --max-drop points of the texts may change their class",
+                warning=True,
+            )
+        )
+    return notes
 
 
 def _model_call(model: Any) -> Any:
@@ -357,6 +443,12 @@ def _source(request: ExportRequest, events: Events) -> _Source:
         return _checkpoint_source(request, target, events)
     run = find_run(target)
     plan = run.read_plan()
+    if not request.data.is_starter:
+        student = shlex.join(["kdcli", "export", str(run.student), "--data", "FILE", "--out", str(run.export)])
+        where = f"--data {request.data.data or request.data.task}"
+        raise RequestError(
+            Problem(where, "a run's files are held against its student on the run's own dev split", remedy=student)
+        )
     run.refuse_half(plan)
     if not run.student.is_dir():
         what = "has teachers and no student" if plan.student is None else "has no student yet"
@@ -381,11 +473,17 @@ def _checkpoint_source(request: ExportRequest, folder: Path, events: Events) -> 
     length = text_limit(found)
     if request.data.is_starter:
         texts: list[Any] = starter.sample_texts(64)
-        out = request.out or folder / "export"
-        return _Source(folder, out, texts, texts, None, "", list(range(len(found.head_labels))), length, None, None)
-    task = load_task_of(request.data, RunFolder(folder))
+        out, order = request.out or folder / "export", list(range(len(found.head_labels)))
+        return _Source(folder, out, texts, texts, None, "", order, length, None, None, "sample texts", "")
+    whole = request.data.is_one_file
+    events.emit(WorkStarted("reading the data"))
+    task = load_scored(request.data, found.head_labels) if whole else load_task_of(request.data, RunFolder(folder))
+    task = task.with_classes(found.head_labels)
+    for note in task.notes:
+        events.emit(Note(note))
+    check_metric(task.metric, task.labels)
     order = match_labels(f"checkpoint {folder.name}", found.head_labels, task)
-    return _of_task(request, folder, folder / "export", task, order, length, None, None)
+    return _of_task(request, folder, folder / "export", task, order, length, None, None, TEST if whole else DEV)
 
 
 def _of_task(
@@ -397,9 +495,13 @@ def _of_task(
     length: int,
     plan: Plan | None,
     run: RunFolder | None,
+    judged_on: str = DEV,
 ) -> _Source:
-    """Judged on dev, calibrated on what was trained on."""
-    dev = task.splits[DEV]
+    """Judged on dev, or on all rows of a file; calibrated on what was trained on, where that is known."""
+    split = task.splits[judged_on]
+    others = task.splits.get(TRAIN, split).samples
+    name = f"{DEV} split" if judged_on == DEV else "all rows"
     return _Source(
-        checkpoint, request.out or folder, dev.samples, task.train.samples, dev.labels, task.metric, order, length, plan, run
-    )
+        checkpoint, request.out or folder, split.samples, others, split.labels, task.metric, order, length, plan, run, name,
+        Path(split.source).name,
+    )  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from kdcli.engine.events import Events, Note
+from kdcli.engine.events import Events, Note, RunOpened
 from kdcli.engine.loop import Trainer
 from kdcli.engine.profile import Profile
 from kdcli.engine.runtime import make_accelerator
@@ -110,6 +110,7 @@ def opened(
                 if stored is not None:
                     _refuse_changed(stored, prepared.plan, run)
                 run.write_plan(prepared.plan)
+            events.emit(RunOpened(str(run.path)))
         accelerator.wait_for_everyone()
         if not accelerator.is_main_process:
             prepared = prepare(request, run, events, sized=False).on(accelerator.num_processes)

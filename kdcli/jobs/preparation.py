@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from kdcli.data import starter
@@ -17,7 +16,7 @@ from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.runtime import check_trackers
 from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.metrics import check_metric
-from kdcli.files import whole_folder
+from kdcli.files import temporary_folder, unfinished, whole_folder
 from kdcli.jobs.ownership import LOCK
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.models.checkpoints import ALIASES, Reference, describe, parse_references
@@ -203,7 +202,8 @@ def _which_model(reference: Reference, run: RunFolder) -> str:
 def removed_on_error(run: RunFolder) -> Iterator[None]:
     """Leave nothing behind of a run that could not begin, and remove nothing that it has not made; the run is new and owned."""
     try:
-        yield
+        with unfinished(run.path) if run.path in run.made else nullcontext():
+            yield
     except BaseException:
         run.remove_start()
         (run.path / LOCK).unlink(missing_ok=True)
@@ -215,5 +215,5 @@ def removed_on_error(run: RunFolder) -> Iterator[None]:
 
 def dry_plan(request: TrainRequest, events: Events) -> Plan:
     """The plan alone; what the starter task needs is made in a temporary folder."""
-    with TemporaryDirectory(prefix="kdcli-") as folder:
-        return prepare(with_starter_defaults(request), RunFolder(Path(folder)), events).plan
+    with temporary_folder() as folder:
+        return prepare(with_starter_defaults(request), RunFolder(folder), events).plan

@@ -152,7 +152,7 @@ def _bad_requests(bert: Path, roberta: Path, data: Path, folder: Path) -> dict[s
     (folder / "pickled" / "pytorch_model.bin").touch()
     (folder / "empty.csv").touch()
     (folder / "one.csv").write_text("text,label\na,x\nb,x\n")
-    (folder / "two.csv").write_text("text,label\na,x\nb,y\n" * 20)
+    (folder / "two.csv").write_text("text,label\n" + "a,x\nb,y\n" * 20)
     (folder / "other.csv").write_text("text,label\na,x\nb,z\n")
     (folder / "typo.yaml").write_text("name: mine\nstages:\n  - name: s\n    objectve: []\n")
     good = ["--teachers", f"bert={bert}", "--student", "2L", "--data", str(data)]

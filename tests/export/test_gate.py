@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def test_numbers_that_are_not_finite_break_any_file(exact: bool, where: str, num
 
 
 @pytest.mark.parametrize("spoiled", [{"max_difference": 2 * TOLERANCE}, {"agreement": 0.875}])
-def test_other_logits_or_classes_break_a_file_that_must_be_exact_and_no_other(spoiled: dict[str, float]) -> None:
+def test_other_logits_or_classes_break_a_file_that_must_be_exact_and_no_other(spoiled: dict[str, Any]) -> None:
     check = Check([SHAPE, replace(SHAPE, batch=32, length=7, **spoiled)], SPLIT)
     assert check.broken(exact=False, max_drop=0.5) is None
     found = check.broken(exact=True, max_drop=0.5)
@@ -181,7 +182,12 @@ def examiner(labels: NDArray[np.int64] | None = LABELS) -> Examiner:
     if labels is None:
         return Examiner(TEXTS, REFERENCE, ORDER)
     return Examiner(
-        TEXTS, REFERENCE, ORDER, "accuracy", lambda classes: score("accuracy", classes, labels), lambda classes: (0.1, 0.9)
+        TEXTS,
+        REFERENCE,
+        ORDER,
+        "accuracy",
+        lambda classes, rows: score("accuracy", classes, labels[rows]),
+        lambda classes, rows: (0.1, 0.9),
     )
 
 
@@ -257,3 +263,92 @@ def test_texts_of_a_checkpoint_that_takes_token_types_have_them(tiny_bert: Path)
     assert set(found) == {"input_ids", "attention_mask", "token_type_ids"}
     assert (found["token_type_ids"] * (1 - found["attention_mask"]) == 0).all()
     assert (found["token_type_ids"].max(1) == 1).all()
+
+
+def batched_differently(logits: NDArray[np.float32], batches: Callable[[int], bool]) -> Oracle:
+    """A session that says other things than the model in batches of some sizes, and the model's elsewhere."""
+
+    class Fickle(Oracle):
+        def run(self, names: list[str], inputs: dict[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+            (found,) = super().run(names, inputs)
+            return [logits[inputs["input_ids"][:, 0] - 100] if batches(len(found)) else found]
+
+    return Fickle(REFERENCE)
+
+
+@pytest.mark.parametrize("batches", [lambda batch: batch == 1, lambda batch: batch > 1], ids=["one by one", "batched"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_file_is_scored_one_by_one_and_in_batches(batches: Callable[[int], bool], exact: bool) -> None:
+    found = examiner().check(batched_differently(np.roll(REFERENCE, 1, axis=1), batches)).broken(exact, max_drop=0.5)
+    assert found is not None
+    if not exact:
+        how = f"{COUNT} texts, one by one" if batches(1) else f"{COUNT} texts"
+        assert found == f"it loses 100.00 points of accuracy on {how}, where --max-drop allows 0.5"
+
+
+def test_agreement_in_the_batches_of_all_shapes_counts() -> None:
+    check = examiner().check(Oracle(REFERENCE))
+    assert check.batched == len({row for rows in TEXTS.shapes() for row in rows})
+    assert check.batched_changed == 0
+    some = replace(check, batched_changed=round(0.2 * check.batched))
+    assert (some.broken(exact=False, max_drop=100.0) or "").startswith("it gives the model's class to 8")
+
+
+@pytest.mark.parametrize("max_drop", [0.5, 100.0])
+def test_file_that_gives_one_class_to_all_is_refused_though_it_loses_nothing(max_drop: float) -> None:
+    reference = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (COUNT, 1))
+    reference[:3] = [0.0, 1.0]
+    labels = np.zeros(COUNT, dtype=np.int64)  # of which the model is not the better judge
+    one = Examiner(
+        TEXTS,
+        reference,
+        [0, 1],
+        "accuracy",
+        lambda classes, rows: score("accuracy", classes, labels[rows]),
+        lambda *_: (0.0, 1.0),
+    )
+    constant = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (COUNT, 1))
+    assert one.check(Oracle(reference)).broken(exact=False, max_drop=max_drop) is None
+    found = one.check(Oracle(constant)).broken(exact=False, max_drop=max_drop)
+    assert found == f"it gives the same class to all texts, where the model gives 2 on {COUNT} texts"
+
+
+def test_file_that_loses_most_of_a_class_is_refused() -> None:
+    classes = np.repeat([0, 1, 2], [40, 5, 5])
+    reference = np.eye(3, dtype=np.float32)[classes]
+    said = reference.copy()
+    said[40:43] = [1.0, 0.0, 0.0]
+    found = Examiner(TEXTS, reference, [0, 1, 2]).check(Oracle(said)).broken(exact=False, max_drop=100.0)
+    assert found == f"it keeps 2 of the 5 texts that the model gives to one class on {COUNT} texts"
+
+
+def test_model_at_chance_is_judged_by_agreement() -> None:
+    logits = REFERENCE.copy()
+    logits[:2] = np.roll(logits[:2], 1, axis=1)
+    labels = logits[:, ORDER].argmax(-1)  # the file happens to be the better one
+    one = replace(examiner(labels), by_agreement=True)
+    found = one.check(Oracle(logits)).broken(exact=False, max_drop=0.5)
+    assert found == f"4.00 % of the texts change their class on {COUNT} texts, where --max-drop allows 0.5"
+    assert examiner(labels).check(Oracle(logits)).broken(exact=False, max_drop=0.5) is None
+
+
+def test_class_of_an_exact_file_may_differ_only_where_the_model_is_undecided() -> None:
+    tie = REFERENCE.copy()
+    tie[3] = [1.0, 1.0 + 2e-6, 0.0]
+    other = tie.copy()
+    other[3] = [1.0 + 4e-6, 1.0, 0.0]
+    check = Examiner(TEXTS, tie, ORDER).check(Oracle(other))
+    assert check.ties == 1
+    assert check.broken(exact=True, max_drop=2.0) is None
+    decided = tie.copy()
+    decided[3] = [1.0, 1.0 + 2e-4, 0.0]
+    found = Examiner(TEXTS, decided, ORDER).check(Oracle(other)).broken(exact=True, max_drop=2.0)
+    assert found is not None
+    assert "1 of 50 texts change their class" in found
+
+
+def test_probabilities_of_an_exact_file_are_the_models() -> None:
+    near = REFERENCE + np.array([9e-4, 0.0, -9e-4], dtype=np.float32)
+    found = Examiner(TEXTS, REFERENCE, ORDER).check(Oracle(near)).broken(exact=True, max_drop=0.0)
+    assert found is not None
+    assert "difference of a probability" in found

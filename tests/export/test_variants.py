@@ -49,7 +49,12 @@ def workshop(tmp_path: Path, drawer: Drawer, monkeypatch: pytest.MonkeyPatch) ->
         reference = said(model, tokens(model, lengths))
         labels = reference.argmax(-1)
         examiner = Examiner(
-            texts, reference, range(3), "accuracy", lambda classes: score("accuracy", classes, labels), lambda _: (0.0, 1.0)
+            texts,
+            reference,
+            range(3),
+            "accuracy",
+            lambda classes, some: score("accuracy", classes, labels[some]),
+            lambda *_: (0.0, 1.0),
         )
         feeds = [{name: value.numpy() for name, value in tokens(model, [9, 7, 9], seed=seed).items()} for seed in (1, 2, 3, 4)]
         notes: list[str] = []
@@ -163,7 +168,7 @@ def test_variant_that_cannot_be_mended_is_deleted_with_all_that_was_made_for_it(
     shop, notes = workshop(max_drop=0.0)
     asked: list[int] = []
 
-    def never(classes: Any) -> float:
+    def never(classes: Any, _: Any) -> float:
         asked.append(1)
         return 0.5 if len(asked) % 2 else 1.0  # the file, then the model
 

@@ -21,6 +21,8 @@ from kdcli.data.sources import DataRequest
 from kdcli.engine.events import Event, Events
 from kdcli.errors import GateError, RequestError
 from kdcli.export import variants as variants_module
+from kdcli.export.gate import answers
+from kdcli.export.latency import LatencyLimit
 from kdcli.export.names import FILES
 from kdcli.jobs import export as export_job
 from kdcli.jobs.export import Export, ExportRequest, export
@@ -290,9 +292,25 @@ def test_older_files_go_when_the_folder_is_written_anew(quick: Quick) -> None:
 
 def test_folder_that_cannot_be_written_is_told(quick: Quick, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(RequestError, match="file"):
         quick(out=tmp_path / "file" / "export")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_place_that_holds_something_else_is_refused_and_stays(quick: Quick, checkpoint: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("a year's work")
+    for place in (mine, mine / "notes.txt", checkpoint):
+        before = contents(tmp_path) | contents(checkpoint)
+        with pytest.raises(RequestError, match="--out"):
+            quick(out=place)
+        assert contents(tmp_path) | contents(checkpoint) == before
+
+
+def test_latency_of_longer_texts_than_the_model_takes_is_refused(quick: Quick) -> None:
+    with pytest.raises(RequestError, match="longer texts than the model takes"):
+        quick(max_latency=LatencyLimit.parse("5ms@b1s100000"))
 
 
 @pytest.mark.parametrize("kept", [0, 7, 1000])
@@ -325,3 +343,54 @@ def test_provider_that_is_not_installed_is_told_with_its_package(
         quick(device="cuda")
     assert "CUDAExecutionProvider" in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_one_file_is_judged_on_as_a_whole_whatever_its_size_and_classes(quick: Quick, tiny_data: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (tiny_data / "dev.jsonl").read_text(encoding="utf-8").splitlines()]
+    one_class = [row for row in rows if row["label"] == "positive"][:7]
+    file = tmp_path / "seven.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in one_class), encoding="utf-8")
+    done = quick(data=DataRequest(data=str(file)), precisions=("fp32",))
+    check = done.kept[0].check
+    assert check is not None
+    assert check.single is not None
+    assert (check.split.rows, check.single.rows, done.judged.rows) == (7, 7, 7)
+    assert str(done.judged) == "7 texts (all rows of seven.jsonl)"
+    assert done.as_data()["judged"]["rows"] == 7
+
+
+def test_model_at_chance_is_said_to_be(
+    checkpoint: Path, drawer: Drawer, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants_module, "write_graph", drawer.write_graph)
+    lines = (tiny_data / "dev.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = sorted(map(json.loads, lines), key=lambda row: str(row["label"]))
+    file = tmp_path / "coins.jsonl"
+    file.write_text("".join(json.dumps({**row, "label": LABELS[place % 2]}) + "\n" for place, row in enumerate(rows)))
+    told: list[Event] = []
+    request = ExportRequest(
+        target=checkpoint, out=tmp_path / "export", benchmark="off", precisions=("fp32",), data=DataRequest(data=str(file))
+    )
+    done = export(request, Events([told.append]))
+    assert done.judged.at_chance
+    assert any("the model itself cannot be told from chance" in str(event) for event in told)
+
+
+def test_model_whose_own_outputs_are_not_finite_is_refused(
+    checkpoint: Path, tmp_path: Path, quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiled(*given: Any) -> Any:
+        found = answers(*given)
+        found[3] = np.nan
+        return found
+
+    monkeypatch.setattr(export_job, "answers", spoiled)
+    with pytest.raises(RequestError, match="for 1 of 64 texts"):
+        quick()
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_of_a_run_is_refused_with_the_command_for_its_student(quick: Quick, tiny_run: TinyRun, tiny_data: Path) -> None:
+    with pytest.raises(RequestError, match="run's own dev split") as caught:
+        quick(target=tiny_run[0], data=DataRequest(data=str(tiny_data / "dev.jsonl")))
+    assert f"kdcli export {tiny_run[0] / 'student'} --data FILE" in str(caught.value)

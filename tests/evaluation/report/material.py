@@ -16,7 +16,7 @@ from kdcli.evaluation.report.page import Material
 from kdcli.export.gate import Check, SplitCheck
 from kdcli.export.latency import Latency
 from kdcli.export.variants import Variant
-from kdcli.jobs.export import Export
+from kdcli.jobs.export import Export, Judged
 
 WORDS = ["film", "story", "plot", "actor", "scene", "music", "ending", "camera", "light", "sound"]
 MARKUP = '<script>alert("x")</script> & $a_b$'
@@ -158,7 +158,8 @@ def benchmark_of(teachers: Sequence[str] = ("bert", "roberta")) -> dict[str, Any
     check = Check([], SplitCheck(100, 1e-4, 0.99, "accuracy", 0.7, (0.6, 0.8), 0.4))
     variants = [Variant(precision, Path("model.onnx"), 1_000_000, check, None) for precision in ("fp32", "int8")]
     machine = {"processor": "Some Processor", "threads": 2, "torch": "2.9", "onnxruntime": "1.22"}
-    return Export(Path("export"), variants, latencies, {}, machine, 138_000_000, False, []).as_data()
+    judged = Judged(100, "dev split", "dev.csv", 0.704)
+    return Export(Path("export"), variants, latencies, {}, machine, 138_000_000, False, [], judged).as_data()
 
 
 def whole_material(**changes: Any) -> Material:
