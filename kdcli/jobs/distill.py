@@ -197,7 +197,7 @@ def _build(plan: Plan, run: RunFolder, student: StudentPlan, weights: str) -> Bu
     source_config = read_configuration(described).config
     size = Size(student.layers, student.width, student.heads)
     config = student_config(source_config, size, student.copied_layers, plan.task.labels)
-    return build_student(config, folder if student.copied_layers else None, student.copied_layers, seed)
+    return build_student(config, folder if student.copied_layers else None, student.copied_layers, seed, student.head_order)
 
 
 def _train(

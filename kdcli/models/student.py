@@ -21,7 +21,7 @@ from kdcli.data.batching import Batch
 from kdcli.errors import Problem, RequestError
 from kdcli.models.capture import blocks, captured
 from kdcli.models.finite import refuse_weights_not_finite
-from kdcli.models.loading import load_encoder_and_gaps, quiet_transformers
+from kdcli.models.loading import load_classifier, load_encoder_and_gaps, quiet_transformers
 from kdcli.models.output import Output, Wanted
 
 STUDENT = "<student>"  # keys a student beside its teachers; no name that a user can give has a <
@@ -114,7 +114,9 @@ class BuiltStudent:
     fresh: frozenset[str]
 
 
-def build_student(config: Any, source: Path | None, chosen_layers: Sequence[int], seed: int) -> BuiltStudent:
+def build_student(
+    config: Any, source: Path | None, chosen_layers: Sequence[int], seed: int, head_order: Sequence[int] | None = None
+) -> BuiltStudent:
     """Make a student from its configuration and copy what the source has.
 
     Args:
@@ -122,6 +124,7 @@ def build_student(config: Any, source: Path | None, chosen_layers: Sequence[int]
         source: folder of the checkpoint to copy from, or None for random weights.
         chosen_layers: for student layer 1, 2, … the source's layer, from 1.
         seed: of the random weights.
+        head_order: for each class, the output of the source's own head that is kept for it; None for a fresh head.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -142,8 +145,26 @@ def build_student(config: Any, source: Path | None, chosen_layers: Sequence[int]
                 own[name] = weights[there]
                 copied.add(f"{model.base_model_prefix}.{name}")
         base.load_state_dict(own)
+        if head_order is not None:
+            copied |= _copy_head(load_classifier(source), model, list(head_order))
     fresh = frozenset(name for name, _ in model.named_parameters() if name not in copied)
     return BuiltStudent(model, fresh)
+
+
+def _copy_head(source: Any, model: Any, order: list[int]) -> set[str]:
+    """Copy what is behind the encoder, the last layer's outputs in another order; returns the names of the parameters."""
+    inside = f"{model.base_model_prefix}."
+    last = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == len(order) and not name.startswith(inside)
+    ][-1]
+    trained, own = source.state_dict(), model.state_dict()
+    names = {name for name in own if not name.startswith(inside)}
+    for name in names:
+        own[name] = trained[name][order] if name in (f"{last}.weight", f"{last}.bias") else trained[name]
+    model.load_state_dict(own)
+    return names
 
 
 def _source_name(name: str, chosen_layers: Sequence[int]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from kdcli.models import checkpoints
 from kdcli.models.checkpoints import Checkpoint, Reference
 from kdcli.models.student import Size, parse_size, student_config
 from kdcli.plan.architecture import parameter_count
+from kdcli.plan.labels import order_by_name
 from kdcli.plan.plan import StudentPlan
 from kdcli.recipe.document import KeyPath
 from kdcli.recipe.layers import LayerMapError, named_map, resolve
@@ -97,7 +98,20 @@ def _student_from_checkpoint(text: str, where: str, labels: Sequence[str], weigh
         raise
     size = Size(found.layers, found.width, found.heads)
     rows = list(range(1, found.layers + 1))
-    return _blueprint(text, "checkpoint", "checkpoint", found, size, rows, "pretrained", labels)
+    blueprint = _blueprint(text, "checkpoint", "checkpoint", found, size, rows, "pretrained", labels)
+    classes = _own_classes(found)
+    kept = order_by_name(classes, labels) if classes else None
+    plan = blueprint.plan.model_copy(update={"own_classes": classes, "head_order": kept})
+    return replace(blueprint, plan=plan)
+
+
+def _own_classes(checkpoint: Checkpoint) -> list[str] | None:
+    """What a checkpoint's own head tells apart, if it has one for a single class per text."""
+    try:
+        checkpoint.check_head()
+    except RequestError:
+        return None
+    return list(checkpoint.head_labels) if checkpoint.head_labels else None
 
 
 def _student_from_teacher(

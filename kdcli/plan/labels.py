@@ -26,14 +26,13 @@ def match_labels(where: str, head_labels: Sequence[str], task: Task, teacher: st
     Raises:
         RequestError: the names do not match; with both lists.
     """
-    given = [_plain(label) for label in head_labels]
     for known in (task.labels, task.raw_labels):
-        wanted = [_plain(label) for label in known]
-        if sorted(given) == sorted(wanted) and len(set(given)) == len(given):
-            return [given.index(label) for label in wanted]
+        order = order_by_name(head_labels, known)
+        if order is not None:
+            return order
     count = len(task.labels)
-    nameless = all(re.fullmatch(r"label \d+", label) for label in given)
-    if nameless and len(given) == count and list(task.raw_labels) == [str(row) for row in range(count)]:
+    nameless = all(re.fullmatch(r"label \d+", _plain(label)) for label in head_labels)
+    if nameless and len(head_labels) == count and list(task.raw_labels) == [str(row) for row in range(count)]:
         return list(range(count))
     remedy = "data with these classes, or the right names under id2label in its config.json"
     if where.startswith("--teachers "):
@@ -50,6 +49,14 @@ def match_labels(where: str, head_labels: Sequence[str], task: Task, teacher: st
             remedy,
         )
     )
+
+
+def order_by_name(head_labels: Sequence[str], labels: Sequence[str]) -> list[int] | None:
+    """For each of ``labels`` the place of the same name in ``head_labels``; None where the two are not the same names."""
+    given, wanted = [_plain(label) for label in head_labels], [_plain(label) for label in labels]
+    if sorted(given) != sorted(wanted) or len(set(given)) < len(given):
+        return None
+    return [given.index(label) for label in wanted]
 
 
 def _labels_in_recipe(name: str, labels: Sequence[str]) -> str:

@@ -53,6 +53,8 @@ class StudentPlan(_Part):
         source: name of the teacher that it is cut from; else the kind.
         source_folder: where the copied weights are (pre-trained ones), or None.
         copied_layers: for student layer 1, 2, … the source's layer.
+        own_classes: what the head of its checkpoint tells apart, in output order; None where there is no such head.
+        head_order: for each class of the task, the output of that head that is kept for it; None for a fresh head.
         parameters: of the whole model with its head.
         layer_parameters: of the transformer blocks alone.
     """
@@ -64,6 +66,8 @@ class StudentPlan(_Part):
     tokenizer_folder: str
     weights: Literal["pretrained", "finetuned"]
     copied_layers: list[int]
+    own_classes: list[str] | None = None
+    head_order: list[int] | None = None
     model_type: str
     layers: int
     width: int
@@ -242,7 +246,7 @@ class Plan(_Part):
         if not student.copied_layers:
             return "random weights"
         if student.cut_from is None:
-            return "a checkpoint of its own"
+            return f"a checkpoint of its own, {'its trained head kept' if student.head_order else 'with a fresh head'}"
         kind = self.teacher(student.cut_from).kind
         trained = (weights or student.weights) == "finetuned"
         state = {

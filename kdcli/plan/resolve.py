@@ -432,6 +432,10 @@ def _notes(teachers: Sequence[TeacherPlan], loaded: LoadedRecipe, hops: Sequence
             f"{source.name} was given fine-tuned and has no other weights: the student begins with those, and so does one "
             "without teachers"
         )
+    student = hops[-1].plan.student if hops else None
+    if student is not None and student.own_classes and not student.head_order:
+        told = ", ".join(student.own_classes[:5]) + (", …" if len(student.own_classes) > 5 else "")
+        notes.append(f"{student.reference} has a head for other classes ({told}): the student gets a fresh one")
     rate = loaded.recipe.training.learning_rate
     if hops and hops[-1].plan.student.kind == "scratch" and rate < _RATE_FROM_SCRATCH:
         notes.append(

@@ -297,3 +297,28 @@ def test_a_saved_student_is_an_ordinary_checkpoint(tiny_bert: Path, tmp_path: Pa
     assert loaded.config.id2label == {0: "bad", 1: "fair", 2: "good"}
     assert AutoTokenizer.from_pretrained(tmp_path).model_max_length == 24
     assert tokenizer.model_max_length == before
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1]])
+def test_a_kept_head_answers_as_its_checkpoint_does_in_the_order_of_the_task(
+    kind: str, order: list[int], tiny_bert: Path, tmp_path: Path
+) -> None:
+    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
+    if kind == "distilbert":
+        sizes = {"n_layers": 2, "dim": 32, "n_heads": 4, "hidden_dim": 64}
+    config = AutoConfig.for_model(kind, vocab_size=100, max_position_embeddings=64, num_labels=3, **sizes)
+    torch.manual_seed(3)
+    checkpoint: Any = AutoModelForSequenceClassification.from_config(config).eval()
+    for parameter in checkpoint.parameters():
+        parameter.data.normal_(0, 0.2)
+    checkpoint.save_pretrained(tmp_path)
+    names = ("one", "two", "three")
+    wanted = student_config(checkpoint.config, Size(2, 32, 4), [1, 2], names)
+    built = build_student(wanted, tmp_path, [1, 2], 0, order)
+    tokens = torch.randint(5, 90, (4, 9))
+    with torch.no_grad():
+        expected = checkpoint(input_ids=tokens).logits[:, order]
+        torch.testing.assert_close(built.model.eval()(input_ids=tokens).logits, expected)
+    assert not built.fresh
+    assert build_student(wanted, tmp_path, [1, 2], 0).fresh

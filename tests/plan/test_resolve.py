@@ -525,3 +525,26 @@ def test_every_figure_of_the_models_is_shown_at_any_width(width: int, desk: Desk
     for model in models:
         figures = (model.layers, model.width, model.heads, model.vocabulary, parameters_text(model.parameters))
         assert {str(figure) for figure in figures} <= set(words)
+
+
+def test_a_students_own_head_is_kept_where_its_classes_are_the_tasks(desk: Desk, classifier: Path) -> None:
+    student = desk.plan_of("kdcli", student=str(classifier)).student_or_fail
+    assert student.own_classes == ["POSITIVE", "NEGATIVE"]
+    assert student.head_order == [1, 0]
+
+
+def test_a_students_head_over_other_classes_is_not_kept_and_that_is_said(desk: Desk, classifier: Path, tmp_path: Path) -> None:
+    shutil.copytree(classifier, tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text(encoding="utf-8"))
+    config |= {"id2label": {"0": "good", "1": "bad"}, "label2id": {"good": 0, "bad": 1}}
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    plan = desk.plan_of("kdcli", student=str(tmp_path / "other"))
+    assert plan.student_or_fail.head_order is None
+    assert any("has a head for other classes (good, bad)" in note for note in plan.notes)
+    assert plan.first_weights(plan.student_or_fail) == "a checkpoint of its own, with a fresh head"
+
+
+def test_a_bare_student_gets_a_fresh_head_without_further_words(desk: Desk, tiny_bert: Path) -> None:
+    plan = desk.plan_of("kdcli", student=str(tiny_bert))
+    assert (plan.student_or_fail.own_classes, plan.student_or_fail.head_order) == (None, None)
+    assert not [note for note in plan.notes if "head for other classes" in note]
