@@ -18,8 +18,10 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     DistilBertConfig,
+    FNetConfig,
     FunnelConfig,
     RoFormerConfig,
+    XLNetConfig,
     pipeline,
 )
 
@@ -164,3 +166,20 @@ def test_a_tokenizer_with_more_segments_than_the_model_is_refused(make: Callable
     with pytest.raises(RequestError, match="segments that the model does not have") as caught:
         load_tokenizer(folder)
     assert caught.value.problems[0].found == "segment 2"
+
+
+LEANS_ON_PADDING = [
+    XLNetConfig(vocab_size=100, d_model=32, n_layer=2, n_head=4, d_inner=64),
+    FNetConfig(**{**SIZE, "vocab_size": 100}),
+]
+
+
+@pytest.mark.parametrize("config", LEANS_ON_PADDING)
+def test_a_model_whose_outputs_depend_on_padding_is_refused(config: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model: Any = AutoModelForSequenceClassification.from_config(config)
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.3)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(RequestError, match="when it is padded in a batch"):
+        load_classifier(tmp_path)
