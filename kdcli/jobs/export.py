@@ -46,6 +46,7 @@ from kdcli.jobs.teachers import load_teachers, refuse_outputs_not_finite, traine
 from kdcli.jobs.timing import Runner, file_runner, run_benchmark, torch_runners
 from kdcli.models.checkpoints import Reference, describe
 from kdcli.models.loading import load_classifier, load_tokenizer, text_limit
+from kdcli.models.padding import is_given_each_length_by_itself
 from kdcli.models.student import STUDENT_NAME
 from kdcli.models.weights import weight_bytes, weight_files
 from kdcli.plan.hardware import resolve_device
@@ -215,6 +216,10 @@ def _export(request: ExportRequest, events: Events) -> Export:
     _refuse_place(source.folder)
     _refuse_longer_than_model(request.max_latency, source.checkpoint)
     model: Any = load_classifier(source.checkpoint).eval()
+    if is_given_each_length_by_itself(model):
+        kind = model.config.model_type
+        why = f"{kind} answers a padded text otherwise than the text alone, so that a file would be wrong in batches"
+        raise RequestError(Problem(str(source.checkpoint), why, "a model whose outputs do not depend on padding"))
     tokenizer = load_tokenizer(source.checkpoint)
     texts = Texts.of(tokenizer, source.texts, source.max_length)
     reduce_range = not has_vnni() if request.reduce_range is None else request.reduce_range

@@ -24,6 +24,7 @@ from kdcli.evaluation.insides import insides_of
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.jobs.teachers import load_teachers, trained_folder
 from kdcli.models.loading import load_classifier, load_tokenizer
+from kdcli.models.padding import is_given_each_length_by_itself
 from kdcli.models.student import STUDENT, StudentLearner
 from kdcli.plan.plan import DISTILL, Plan
 from kdcli.plan.resolve import asks_teachers
@@ -43,9 +44,11 @@ def measure_insides(run: RunFolder, plan: Plan, task: Task, events: Events, devi
     """
     if plan.student is None or not asks_teachers(DISTILL, plan.recipe):
         return None
-    names = plan.teacher_names
+    teachers = [teacher for teacher in load_teachers(plan, run) if not is_given_each_length_by_itself(teacher.model)]
+    names = [teacher.name for teacher in teachers]
+    if not teachers:
+        return None
     events.emit(WorkStarted(f"comparing the insides with teacher{'s' if len(names) > 1 else ''} {', '.join(names)}"))
-    teachers = load_teachers(plan, run)
     folders = {STUDENT: run.student} | {name: trained_folder(plan.teacher(name), run) for name in names}
     samples = _samples(_some_rows(task.dev), folders, plan.recipe.training.max_length)
     student = StudentLearner(load_classifier(run.student))

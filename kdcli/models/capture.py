@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from kdcli.errors import Problem, RequestError
 from kdcli.models.output import KINDS, Wanted
+from kdcli.models.padding import is_given_each_length_by_itself
 
 _ATTENTION = "kdcli"
 _EAGER_PROJECTIONS = {"deberta-v2": ("query_proj", "key_proj", "value_proj"), "mpnet": ("q", "k", "v")}
@@ -112,6 +113,9 @@ def captured(model: nn.Module, wanted: Wanted) -> Iterator[Found]:
         yield recorder.found
         return
     config: Any = model.config
+    if is_given_each_length_by_itself(model):
+        why = "depends on the padding of a batch, so that its internal representations cannot be compared; its outputs can"
+        raise RequestError(Problem(config.model_type, why, remedy="--recipe soft-labels"))
     missing = sorted(kind for kind in KINDS if getattr(wanted, kind) and kind not in serves(config))
     if missing:
         raise RequestError(Problem(config.model_type, f"cannot show its {', '.join(missing)}"))

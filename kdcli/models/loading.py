@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from kdcli.errors import Problem, RequestError
 from kdcli.models.checkpoints import Checkpoint
@@ -17,12 +16,12 @@ from kdcli.models.configuration import Configuration, longest_input, read_config
 from kdcli.models.configuration import quiet_transformers as quiet_transformers
 from kdcli.models.fitting import Fit, check_buildable, check_encoder, check_kind_of_task, few, is_plain, place
 from kdcli.models.json_file import brief
+from kdcli.models.padding import give_each_length_by_itself, leans_on_padding
 from kdcli.models.segments import follow_model
 from kdcli.models.tokenizer import checked_tokenizer
 from kdcli.models.weights import read_headers
 
 _LONGEST = 512
-_PADDING_MATTERS = 1e-2  # of the largest output; ConvBERT's convolutions see 1e-3 of it, XLNet is off by a fifth
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -104,45 +103,11 @@ def _load(folder: Path, *, classifier: bool) -> tuple[Any, Configuration, Fit, M
         opened.enter_context(torch.random.fork_rng(devices=[]))
         try:
             model, fit = place(found.config, slices, classifier=classifier)
-            if not is_plain(found.config):
-                _try(model, found.config, folder)
+            if not is_plain(found.config) and leans_on_padding(model, longest_input(found.config)):
+                give_each_length_by_itself(model)  # some faults of a configuration show in that run alone
         except RequestError:
             raise
         except Exception as error:  # transformers raises errors of every kind
             said = brief(f"{type(error).__name__}: {error}")
             raise RequestError(Problem(str(folder), "the weights cannot be loaded", found=said)) from error
     return model, found, fit, slices
-
-
-def _try(model: Any, config: Any, folder: Path) -> None:
-    """Run the model on a few tokens, alone and padded: some faults of a configuration show there alone.
-
-    Raises:
-        RequestError: its outputs depend on the padding (XLNet reads the last place, FNet mixes all of them), so that a score
-            would depend on which texts stand in a batch together.
-    """
-    length = min(8, longest_input(config) // 2)
-    tokens = [row for row in range(min(config.vocab_size, 64)) if row != config.pad_token_id][-length:]
-    ids = torch.tensor([tokens])
-    padded = functional.pad(ids, (0, len(tokens)), value=config.pad_token_id or 0)
-    mask = functional.pad(torch.ones_like(ids), (0, len(tokens)))
-    with torch.inference_mode():
-        alone = _said(model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)), len(tokens))
-        among = _said(model(input_ids=padded, attention_mask=mask), len(tokens))
-    apart, size = float((alone - among).abs().max()), float(alone.abs().max())
-    if apart > _PADDING_MATTERS * max(size, 1e-3):
-        raise RequestError(
-            Problem(
-                str(folder),
-                f"{config.model_type} gives a text other outputs when it is padded in a batch, so that no score of it is right",
-                "a model whose outputs do not depend on padding",
-                f"{apart:.2g} apart, where the largest output is {size:.2g}",
-            )
-        )
-
-
-def _said(output: Any, length: int) -> Tensor:
-    """Logits, or the states of the first ``length`` tokens."""
-    logits = getattr(output, "logits", None)
-    found: Tensor = output.last_hidden_state[:, :length] if logits is None else logits
-    return found.float()

@@ -20,9 +20,12 @@ from torch import Tensor, nn
 from kdcli.data.batching import Batch
 from kdcli.errors import Problem, RequestError
 from kdcli.models.capture import blocks, captured
+from kdcli.models.configuration import longest_input
 from kdcli.models.finite import refuse_weights_not_finite
+from kdcli.models.fitting import is_plain
 from kdcli.models.loading import load_classifier, load_encoder_and_gaps, quiet_transformers
 from kdcli.models.output import Output, Wanted
+from kdcli.models.padding import leans_on_padding
 
 STUDENT = "<student>"  # keys a student beside its teachers; no name that a user can give has a <
 STUDENT_NAME = "student"
@@ -125,6 +128,9 @@ def build_student(
         chosen_layers: for student layer 1, 2, … the source's layer, from 1.
         seed: of the random weights.
         head_order: for each class, the output of the source's own head that is kept for it; None for a fresh head.
+
+    Raises:
+        RequestError: the source is broken, or its architecture answers a padded text otherwise than the text alone.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -133,6 +139,9 @@ def build_student(
         torch.manual_seed(seed)
         model: Any = AutoModelForSequenceClassification.from_config(config)
     model.float()
+    if not is_plain(config) and leans_on_padding(model, longest_input(config)):
+        why = "a student whose outputs depend on the padding of a batch cannot be trained in batches"
+        raise RequestError(Problem("--student", why, "another architecture", config.model_type))
     copied: set[str] = set()
     if source is not None:
         encoder, invented = load_encoder_and_gaps(source)

@@ -32,9 +32,12 @@ from kdcli.errors import RequestError
 from kdcli.export.gate import Texts
 from kdcli.jobs.asking import classifier_answers
 from kdcli.jobs.export import ExportRequest, export
+from kdcli.models.capture import captured
 from kdcli.models.loading import load_classifier, load_tokenizer
+from kdcli.models.output import Wanted
+from kdcli.models.padding import is_given_each_length_by_itself
 from kdcli.models.segments import SEGMENTS, segment_kinds
-from kdcli.models.student import save_student
+from kdcli.models.student import build_student, save_student
 
 FIRST = ["The film was great", "a story", "The plot was boring, and its music awful!"]
 SECOND = ["The story was dreadful", "a film that was long", "charming"]
@@ -168,18 +171,35 @@ def test_a_tokenizer_with_more_segments_than_the_model_is_refused(make: Callable
     assert caught.value.problems[0].found == "segment 2"
 
 
-LEANS_ON_PADDING = [
-    XLNetConfig(vocab_size=100, d_model=32, n_layer=2, n_head=4, d_inner=64),
-    FNetConfig(**{**SIZE, "vocab_size": 100}),
-]
+LEANS_ON_PADDING = {
+    "xlnet": XLNetConfig(vocab_size=200, d_model=32, n_layer=2, n_head=4, d_inner=64),
+    "fnet": FNetConfig(**{**SIZE, "vocab_size": 200}),
+    "funnel": FunnelConfig(
+        vocab_size=200, d_model=32, n_head=4, d_head=8, d_inner=64, block_sizes=[1, 1], num_decoder_layers=1
+    ),
+}
 
 
-@pytest.mark.parametrize("config", LEANS_ON_PADDING)
-def test_a_model_whose_outputs_depend_on_padding_is_refused(config: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", LEANS_ON_PADDING)
+def test_a_model_that_leans_on_padding_answers_a_batch_as_its_texts_alone(kind: str, tiny_bert: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model: Any = AutoModelForSequenceClassification.from_config(config)
+    model: Any = AutoModelForSequenceClassification.from_config(LEANS_ON_PADDING[kind])
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.3)
     model.save_pretrained(tmp_path)
-    with pytest.raises(RequestError, match="when it is padded in a batch"):
-        load_classifier(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path)
+    tokenizer, texts = load_tokenizer(tmp_path), [*FIRST, *SECOND, "The film"]
+    split = Split(texts, None, np.zeros(len(texts), dtype=np.int64), "here", "")
+    found, _ = classifier_answers(tmp_path, split, 64, torch.device("cpu"))
+    with torch.no_grad():
+        alone = torch.cat([model.eval()(**tokenizer(text, return_tensors="pt")).logits for text in texts])
+    np.testing.assert_allclose(found, alone.numpy(), atol=2e-5)
+    with pytest.raises(RequestError, match="padding"), captured(load_classifier(tmp_path), Wanted(hidden=frozenset({1}))):
+        pass
+    with pytest.raises(RequestError, match="padding"):
+        build_student(model.config, tmp_path, [1, 2], 0)
+
+
+def test_ordinary_models_are_given_whole_batches(make: Callable[[str, bool], Path]) -> None:
+    for kind in ("albert", "distilbert"):
+        assert not is_given_each_length_by_itself(load_classifier(make(kind, True)))
