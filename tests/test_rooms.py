@@ -12,9 +12,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "kdcli"
 FROM_ROOF_TO_GROUND = (
-    "cli", "jobs", "evaluation", "export", "engine", "plan", "losses", "models", "data", "recipe", "errors", "files", "caching"
+    "cli", "jobs", "evaluation", "export", "engine", "plan", "losses", "models", "data", "recipe", "errors", "files",
+    "caching", "harmless",
 )  # fmt: skip
-FOR_ALL = {"errors", "files", "caching"}
+FOR_ALL = {"errors", "files", "caching", "harmless"}
 HEAVY = {"torch", "transformers", "numpy", "datasets", "pyarrow", "pandas", "sklearn", "accelerate", "onnxruntime"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

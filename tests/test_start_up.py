@@ -118,6 +118,7 @@ def test_command_is_imported_when_it_is_asked_for() -> None:
         "kdcli.engine.interruption",
         "kdcli.errors",
         "kdcli.files",
+        "kdcli.harmless",
         "kdcli.recipe",
         "kdcli.recipe.catalogue",
     }

@@ -6,20 +6,13 @@ through :class:`Visible`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
 from rich.segment import Segment
 
-# C0 but for tab and line feed, DEL and C1; and those that turn the direction of writing, so that text looks like another one
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def visible(text: str) -> str:
-    """The text with U+FFFD for each character that would not be seen but obeyed."""
-    return _OBEYED.sub("\N{REPLACEMENT CHARACTER}", text)
+from kdcli.harmless import harmless
 
 
 class Visible(RenderHook):
@@ -39,4 +32,4 @@ class _Seen:
 
     def _segments(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
         for segment in console.render(self.renderable, options):
-            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+            yield segment if segment.control else Segment(harmless(segment.text), segment.style)

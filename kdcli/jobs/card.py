@@ -12,7 +12,8 @@ from kdcli import __version__
 from kdcli.data.task import DEV
 from kdcli.evaluation.document import AgreementTable, Evaluation, ModelScore, Retention
 from kdcli.evaluation.power import LEVEL
-from kdcli.evaluation.report.words import harmless, parameters_text
+from kdcli.evaluation.report.words import parameters_text
+from kdcli.harmless import harmless
 from kdcli.plan.plan import DISTILL, Plan, StagePlan, TeacherPlan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers

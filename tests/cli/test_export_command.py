@@ -53,7 +53,8 @@ def test_files_that_hold_are_listed_and_the_exit_code_is_0(typed: Typed, tmp_pat
     done = typed("--precision", "fp32,int8")
     assert done.exit_code == 0, done.output
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert [line[:2] for line in lines if line and line[0] in ("fp32", "int8")] == [["fp32", "yes"], ["int8", "yes"]]
+    first_table = [line[:2] for line in lines if line and line[0] in ("fp32", "int8")][:2]  # what has no room is below
+    assert first_table == [["fp32", "yes"], ["int8", "yes"]]
     assert done.stdout.splitlines()[-1] == "export"
     assert sorted(path.name for path in (tmp_path / "export" / "onnx").iterdir()) == ["model.onnx", "model_int8.onnx"]
 

@@ -13,8 +13,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from kdcli.cli import session
-from kdcli.cli.visible import visible
 from kdcli.errors import Problem, RequestError
+from kdcli.harmless import harmless
 
 HOSTILE = "a\x1b]0;title\x07b\x1b[2Jc\x9b31md\x08\x7fe\u202ef\rg"
 
@@ -60,4 +60,4 @@ def test_an_error_shows_a_name_that_would_be_obeyed(capsys: pytest.CaptureFixtur
 
 def test_what_is_seen_stays_as_it_is() -> None:
     text = "naïve 中文 🙂 עברית\ttab\nline — «x» [b]\u200d"
-    assert visible(text) == text
+    assert harmless(text) == text

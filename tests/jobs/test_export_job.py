@@ -385,7 +385,7 @@ def test_model_whose_own_outputs_are_not_finite_is_refused(
         return found
 
     monkeypatch.setattr(export_job, "answers", spoiled)
-    with pytest.raises(RequestError, match="for 1 of 64 texts"):
+    with pytest.raises(RequestError, match="for 1 of 64 samples"):
         quick()
     assert not list(tmp_path.iterdir())
 

@@ -86,7 +86,13 @@ def test_assistants_are_compared_too(
         )
     )  # fmt: skip
     request = request_for_tiny.model_copy(
-        update={"recipe": "mt-bert", "teachers": str(tiny_run[0]), "overrides": overrides, "baseline": False}
+        update={
+            "recipe": "mt-bert",
+            "teachers": str(tiny_run[0]),
+            "overrides": overrides,
+            "baseline": False,
+            "allow_weak_teachers": True,
+        }
     )
     run, _ = distill(request, Events(), tmp_path / "run")
     plan = run.read_plan()

@@ -47,7 +47,13 @@ class StopAt:
 @pytest.fixture(scope="module")
 def chain(request_for_tiny: TrainRequest, tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> TrainRequest:
     """Teachers of four and six layers, an assistant of three, a student of two."""
-    return changed(request_for_tiny, "stages.0.epochs=1", recipe="teacher-assistant", teachers=str(tiny_run[0]))
+    return changed(
+        request_for_tiny,
+        "stages.0.epochs=1",
+        recipe="teacher-assistant",
+        teachers=str(tiny_run[0]),
+        allow_weak_teachers=True,  # the assistant has no time to learn the task
+    )
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +121,7 @@ def test_out_of_fold_answers_are_of_copies_that_have_not_seen_the_sample(
     labels = load_task(request.data).train.labels
     assert labels is not None
     seen = next(model.scores["accuracy"] for model in evaluation.models if model.role == "teacher")
-    folds = [np.load(path)["bert"] for path in sorted(run.out_of_fold.iterdir())]
+    folds = [np.load(path)["logits of bert"] for path in sorted(run.out_of_fold.glob("*.npz"))]
     assert [len(fold) for fold in folds] == [12, 12, 12, 12]
     weights = [
         event.values["soft-labels/weight-mean/bert"] for event in told if isinstance(event, Logged) and event.phase == "distill"

@@ -191,7 +191,7 @@ def test_the_spread_of_the_projected_teacher_is_observed_only_when_asked(tokens:
             projected: list[Array] = []
             for row, own in enumerate(states):
                 runs = [list(run) for _, run in samples.counterparts(name, row)] if tokens == "all" else [[0]]
-                matrix = known[f"hidden-mse-teacher-{name}-{student_layer}-{teacher_layer}"]
+                matrix = known[f"hidden-mse/teacher/{name}/{student_layer}-{teacher_layer}"]
                 projected += [matrix @ own[run].mean(0) for run in runs]
             found = term.observed[f"projected-std/{name}-{student_layer}"].item()
             assert found == pytest.approx(np.std(projected, axis=0).mean(), rel=1e-4)
@@ -222,7 +222,7 @@ def test_projections_are_the_same_in_every_process() -> None:
         text=True,
         check=True,
     ).stdout
-    assert "bert-0" in there
+    assert "bert/0" in there
     assert there.strip() == first_weights()
 
 

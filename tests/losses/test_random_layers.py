@@ -160,13 +160,13 @@ def test_projections_are_by_teacher_side_and_place_or_one_for_all_places(concate
     bank = Projections()
     RandomLayersTerm(3, 6, {"bert": 6, "roberta": 2}, {"bert": 12, "roberta": 3}, bank, width=5, concatenated=concatenated)
     expected = {
-        "random-layers-bert-student-1": (5, 12 if concatenated else 6),
-        "random-layers-bert-teacher-1": (5, 24 if concatenated else 12),
-        "random-layers-roberta-student-1": (5, 6),
-        "random-layers-roberta-teacher-1": (5, 3),
+        "random-layers/bert/student/1": (5, 12 if concatenated else 6),
+        "random-layers/bert/teacher/1": (5, 24 if concatenated else 12),
+        "random-layers/roberta/student/1": (5, 6),
+        "random-layers/roberta/teacher/1": (5, 3),
     }
     if not concatenated:
-        expected |= {"random-layers-bert-student-2": (5, 6), "random-layers-bert-teacher-2": (5, 12)}
+        expected |= {"random-layers/bert/student/2": (5, 6), "random-layers/bert/teacher/2": (5, 12)}
     assert {key: matrix.shape for key, matrix in matrices(bank).items()} == expected
 
 

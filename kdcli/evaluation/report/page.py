@@ -17,9 +17,10 @@ from kdcli.evaluation.report.curves import read_phases
 from kdcli.evaluation.report.pictures import Point
 from kdcli.evaluation.report.slices import LostSlices, lost_slices, nowhere_clear
 from kdcli.evaluation.report.verdict import main_model, methods, verdict
-from kdcli.evaluation.report.words import harmless, hundredfold, megabytes, p_value, parameters_text, signed, together
+from kdcli.evaluation.report.words import hundredfold, megabytes, p_value, parameters_text, signed, together
 from kdcli.export.latency import three_figures
 from kdcli.files import whole_folder, write_text
+from kdcli.harmless import harmless
 
 FILE, FOLDER = "report.html", "report"
 TEMPLATE = "report.html.j2"

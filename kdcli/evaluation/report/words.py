@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
 NBSP = "\u00a0"
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def hundredfold(value: float | None) -> str:
@@ -33,11 +30,6 @@ def parameters_text(value: int | None) -> str:
 def megabytes(value: int | None) -> str:
     """``4319032`` as ``4.32``."""
     return "–" if value is None else f"{value / 1e6:,.0f}" if value >= 1e8 else f"{value / 1e6:.3g}"
-
-
-def harmless(text: str) -> str:
-    """Text whose characters are shown and do nothing: data may hold codes that a terminal obeys, or halves of characters."""
-    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def together(sentence: str) -> str:
