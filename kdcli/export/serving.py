@@ -53,6 +53,8 @@ def predict(session: onnxruntime.InferenceSession, texts: list[str], pairs: list
         rows = [{"input_ids": row.ids, "attention_mask": row.attention_mask, "token_type_ids": row.type_ids} for row in batch]
         inputs = {node.name: np.array([row[node.name] for row in rows], np.int64) for node in session.get_inputs()}
         logits = session.run(["logits"], inputs)[0].astype(np.float32)
+        if not np.isfinite(logits).all():
+            raise ValueError("the model's outputs are not finite")
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         found += [(LABELS[str(row.argmax())], float(row.max() / row.sum())) for row in powers]
     return found
@@ -73,7 +75,10 @@ if __name__ == "__main__":
         options.error(f"line {line} of the text is not UTF-8: byte {error.object[error.start]:#04x}")
     if not chosen.texts:
         texts = [line.removesuffix("\\n") for line in io.StringIO(texts[0], newline=None)]  # CRLF and CR end lines, too
-    answers = predict(onnxruntime.InferenceSession(HERE / chosen.model, providers=["CPUExecutionProvider"]), texts)
+    try:
+        answers = predict(onnxruntime.InferenceSession(HERE / chosen.model, providers=["CPUExecutionProvider"]), texts)
+    except ValueError as error:
+        options.exit(3, f"{error}\\n")
     sys.stdout.reconfigure(encoding="utf-8")
     for text, (label, score) in zip(texts, answers, strict=True):
         print(label.translate(ON_ONE_LINE), f"{score:.4f}", text.translate(ON_ONE_LINE), sep="\\t")

@@ -92,7 +92,7 @@ class Questions:
     def run_alone(self, run: RunFolder, plan: Plan) -> list[Answer]:
         """All that is in one run: student, its exported files, the student without teachers, teachers, their ensemble."""
         teachers = self._teachers(run, plan, str, ENSEMBLE)
-        return [*self._students(run, plan, teachers, _Names(), files=True), *teachers]
+        return [*self._students(run, plan, teachers, _Names(alone=plan.baseline_name), files=True), *teachers]
 
     def run_among_others(self, run: RunFolder, plan: Plan, name: str, recipe: str, seen: Mapping[str, str]) -> list[Answer]:
         """A run that is compared with others: its students under the run's name, and its teachers.
@@ -112,7 +112,7 @@ class Questions:
             return known or (teacher if teacher not in used else f"{teacher} of {name}")
 
         teachers = self._teachers(run, plan, called)
-        names = _Names(name, f"{name} without teachers", recipe, int(plan.request["seed"]))
+        names = _Names(name, f"{name} {plan.baseline_name}", recipe, int(plan.request["seed"]))
         return [*self._students(run, plan, teachers, names, files=False), *teachers]
 
     def model(self, target: Target) -> Answer:

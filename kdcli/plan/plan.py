@@ -258,6 +258,15 @@ class Plan(_Part):
         return f"layers {runs_of(student.copied_layers)} of {state}{student.source}"
 
     @property
+    def baseline_name(self) -> str:
+        """What the same student without teachers is called in tables; cut from a fine-tuned one, it has that much of it."""
+        if self.alone is None or self.alone.cut_from is None:
+            return "without teachers"
+        teacher = self.teacher(self.alone.cut_from)
+        state = {"finetuned": "fine-tuned", "cofinetuned": "co-finetuned"}.get(teacher.kind)
+        return "without teachers" if state is None else f"without teachers, from {state} {teacher.name}"
+
+    @property
     def notes_on_baseline(self) -> list[str]:
         """What has to be said beside the difference between the student and the same student without teachers."""
         if self.alone is None or self.student is None or not self.baseline:

@@ -208,6 +208,25 @@ def test_another_file_beside_the_script_can_be_asked(served: Served, bare_python
         other.unlink()
 
 
+def test_a_model_that_is_not_finite_answers_nothing(served: Served, bare_python: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    broken = served.folder / "onnx" / "broken.onnx"
+    model = onnx.load(served.folder / "onnx" / "model.onnx")
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype.kind == "f":
+            tensor.CopyFrom(numpy_helper.from_array(values * float("nan"), tensor.name))
+    onnx.save(model, broken)
+    try:
+        done = run_bytes(bare_python, str(served.folder / "predict.py"), "--model", "onnx/broken.onnx", "great", stdin=b"")
+        assert (done.returncode, done.stdout) == (3, b"")
+        assert done.stderr == b"the model's outputs are not finite\n"
+    finally:
+        broken.unlink()
+
+
 def test_labels_that_the_configuration_leaves_out_have_their_usual_names(served: Served, bare_python: Path) -> None:
     config = served.folder / "config.json"
     before = config.read_text(encoding="utf-8")

@@ -501,6 +501,8 @@ def test_a_teacher_that_was_given_fine_tuned_is_not_called_pretrained(desk: Desk
     for student in (plan.student_or_fail, plan.alone):
         assert plan.first_weights(student, "pretrained") == "layers 1–2 of fine-tuned mine"
     assert any("mine was given fine-tuned and has no other weights" in note for note in plan.notes)
+    assert plan.baseline_name == "without teachers, from fine-tuned mine"
+    assert desk.plan_of("mt-bert", baseline=True).baseline_name == "without teachers"
     (note,) = plan.notes_on_baseline
     assert note == "the student without teachers began with layers 1–2 of fine-tuned mine too, which know the task already"
 
