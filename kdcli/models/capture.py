@@ -23,8 +23,8 @@ from kdcli.models.padding import is_given_each_length_by_itself
 _ATTENTION = "kdcli"
 _EAGER_PROJECTIONS = {"deberta-v2": ("query_proj", "key_proj", "value_proj"), "mpnet": ("q", "k", "v")}
 _UNREADABLE = frozenset(
-    {"flaubert", "funnel", "squeezebert", "xlm", "xlnet"}
-)  # blocks of another kind, or states of another shape
+    {"flaubert", "fnet", "funnel", "nystromformer", "squeezebert", "xlm", "xlnet"}
+)  # blocks of another kind, states of another shape, or such that depend on padding
 _SMALLEST = 1e-12
 
 
