@@ -229,6 +229,7 @@ def _limits(plan: Plan, evaluations: Sequence[Evaluation]) -> Iterator[str]:
         yield from (f"On the {evaluation.split} split {_plain(caution)}." for caution in evaluation.cautions)
         for student in evaluation.of("student")[:1]:
             yield from _limits_seen(evaluation, student)
+    yield from (f"{_plain(note[0].upper() + note[1:])}." for note in plan.notes_on_baseline)
     yield (
         "The licences of the teachers and of the data go on to hold for this model. They were not looked up: whoever passes it "
         "on has to."

@@ -160,6 +160,12 @@ def test_a_student_without_teachers_is_not_called_distilled(desk: Desk) -> None:
     assert "| roberta | roberta |" not in card
 
 
+def test_a_card_says_where_student_and_baseline_did_not_begin_alike(desk: Desk) -> None:
+    plan = desk.plan_of("kdcli", baseline=True)
+    assert "- The student began with layers 2, 4 of co-finetuned bert, the one without" in model_card(plan, [evaluation()])
+    assert "the one without" not in model_card(desk.plan_of("kdcli"), [evaluation()])
+
+
 def test_a_student_with_random_weights_says_so(desk: Desk) -> None:
     assert "It began with random weights." in model_card(desk.plan_of("kdcli", student="2L-16H"), [evaluation()])
 

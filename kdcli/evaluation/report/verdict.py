@@ -34,7 +34,8 @@ def verdict(evaluation: Evaluation) -> list[str]:
         found.append(f"Its difference from {ours.drop.of} is {signed(-ours.drop.value)} points ({low} to {high}).")
     alone = next(iter(evaluation.of("without-teachers")), None)
     if alone is not None and (against := difference_of(evaluation, ours.name, alone.name)):
-        found.append(_difference_sentence("The gain over the same student without teachers", against))
+        which = alone.name if alone.name.startswith("without teachers") else "without teachers"
+        found.append(_difference_sentence(f"The gain over the same student {which}", against))
     return found
 
 
