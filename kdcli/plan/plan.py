@@ -290,11 +290,6 @@ class Plan(_Part):
         return next(teacher for teacher in self.teachers if teacher.name == name)
 
     @property
-    def teacher_names(self) -> list[str]:
-        """The teachers' names, in order."""
-        return [teacher.name for teacher in self.teachers]
-
-    @property
     def given_teachers(self) -> list[TeacherPlan]:
         """The teachers that the user named."""
         return [teacher for teacher in self.teachers if teacher.kind != "assistant"]

@@ -134,7 +134,7 @@ def test_student_that_is_a_checkpoint_may_end_a_chain(shelf: Shelf, desk: Desk, 
 
 def test_plan_lists_the_assistants_behind_the_given_teachers(desk: Desk) -> None:
     plan = desk.plan(chain("[3L]"))
-    assert plan.teacher_names == ["bert", "roberta", "assistant-1"]
+    assert [teacher.name for teacher in plan.teachers] == ["bert", "roberta", "assistant-1"]
     assert [teacher.name for teacher in plan.given_teachers] == ["bert", "roberta"]
     assistant = plan.teacher("assistant-1")
     assert (assistant.kind, assistant.layers, assistant.width, assistant.order) == ("assistant", 3, 32, None)
@@ -170,7 +170,7 @@ def test_plan_of_a_chain_survives_being_written_and_read(desk: Desk, tmp_path: P
 
 def test_cofinetuning_alone_has_no_chain(desk: Desk) -> None:
     plan = desk.plan(chain("[3L]"), student=None, command="cofinetune")
-    assert (plan.hops, plan.teacher_names) == ([], ["bert", "roberta"])
+    assert (plan.hops, [teacher.name for teacher in plan.teachers]) == ([], ["bert", "roberta"])
 
 
 @pytest.mark.parametrize(
