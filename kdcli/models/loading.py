@@ -17,7 +17,6 @@ from kdcli.models.configuration import quiet_transformers as quiet_transformers
 from kdcli.models.fitting import Fit, check_buildable, check_encoder, check_kind_of_task, few, is_plain, place
 from kdcli.models.json_file import brief
 from kdcli.models.padding import give_each_length_by_itself, leans_on_padding
-from kdcli.models.segments import follow_model
 from kdcli.models.tokenizer import checked_tokenizer
 from kdcli.models.weights import read_headers
 
@@ -31,10 +30,7 @@ def load_tokenizer(folder: Path) -> Any:
         RequestError: its files are broken, or it makes tokens that the model's table does not have.
     """
     quiet_transformers()
-    tokenizer = checked_tokenizer(folder)
-    if (folder / "config.json").is_file():
-        follow_model(tokenizer, read_configuration(folder).config, folder)
-    return tokenizer
+    return checked_tokenizer(folder)
 
 
 def text_limit(checkpoint: Checkpoint) -> int:

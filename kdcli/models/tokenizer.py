@@ -11,6 +11,7 @@ from typing import Any
 from kdcli.errors import Problem, RequestError
 from kdcli.models.configuration import CONFIG, offsets, read_configuration
 from kdcli.models.json_file import blamed, brief, read_object, refused, written
+from kdcli.models.segments import follow_model
 
 _RULES = "tokenizer.json"
 _SETTINGS = "tokenizer_config.json"
@@ -19,7 +20,7 @@ _MOST_BYTES = 256 * 2**20
 
 
 def checked_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer of a model folder.
+    """The fast tokenizer of a model folder, which gives segment ids if the model takes them.
 
     Raises:
         RequestError: its files are broken, with file and key; it has no padding token; its tokens are not in the model's table.
@@ -35,7 +36,11 @@ def checked_tokenizer(folder: Path) -> Any:
     except Exception as error:  # transformers and tokenizers raise errors of every kind
         raise _broken(folder, settings, error) from error
     _refuse_odd_settings(folder, settings.get(_SETTINGS, {}), tokenizer)
-    _refuse_unknown_tokens(folder, tokenizer)
+    config = read_configuration(folder).config if (folder / CONFIG).is_file() else None
+    if tokenizer.is_fast:
+        _refuse_unknown_tokens(folder, tokenizer, config)
+        if config is not None:
+            follow_model(tokenizer, config, folder)
     return tokenizer
 
 
@@ -119,17 +124,14 @@ def _refuse_odd_settings(folder: Path, written: Mapping[str, Any], tokenizer: An
         raise refused(path, "model_input_names", "is not a list of names", '["input_ids", "attention_mask"]', inputs)
 
 
-def _refuse_unknown_tokens(folder: Path, tokenizer: Any) -> None:
-    """Every token has a row in the table of embeddings, the special ones among them."""
-    if not tokenizer.is_fast:
-        return
+def _refuse_unknown_tokens(folder: Path, tokenizer: Any, config: Any) -> None:
+    """Every token has a row in the table of embeddings, the special ones among them, where the model is known."""
     for pair in (False, True):
         encoding = tokenizer(["a"], ["a"] if pair else None, truncation=False, padding=False).encodings[0]
         if not {0, 1} - ({1} if not pair else set()) <= set(encoding.sequence_ids):
             raise RequestError(Problem(str(folder / _RULES), "makes no token of the text 'a'", "one token or more", "none"))
-    if not (folder / CONFIG).is_file():
+    if config is None:
         return
-    config = read_configuration(folder).config
     ids = {token: row for token, row in tokenizer.get_vocab().items() if row >= config.vocab_size}
     used = {row for row in encoding.ids if row >= config.vocab_size}
     if ids or used:
