@@ -258,7 +258,9 @@ def test_answers_that_are_lost_while_they_are_used_are_asked_for_again(always: A
     assert sum(map(len, asked(made).values())) > 2 * EPOCH
 
 
-def test_a_folder_that_is_removed_while_it_is_used_costs_answers_and_nothing_else(always: Always, desk: Desk) -> None:
+def test_a_folder_that_is_removed_while_it_is_used_costs_answers_and_nothing_else(
+    always: Always, desk: Desk, tmp_path: Path
+) -> None:
     made = desk.phase(all_terms, dropout=0.1)
     batches = iter(range(100))
     assert isinstance(made.ensemble, Teaching)
@@ -266,7 +268,7 @@ def test_a_folder_that_is_removed_while_it_is_used_costs_answers_and_nothing_els
 
     def fetch(batch: Any) -> None:
         if next(batches) == EPOCH // 2:
-            shutil.rmtree(desk.answers)
+            shutil.rmtree(desk.answers.rename(tmp_path / "removed"), ignore_errors=True)  # at once: the training writes beside it
         plain(batch)
 
     made.ensemble.fetch = fetch  # type: ignore[method-assign]
