@@ -39,6 +39,7 @@ def cofinetune(
     train_rows: options.TrainRows = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
     set_values: options.Set = None,
+    effort: options.EffortOption = options.Effort.normal,
     epochs: Annotated[
         float | None, typer.Option("--epochs", help="Epochs of co-finetuning.", rich_help_panel="Training")
     ] = None,
@@ -83,6 +84,7 @@ def cofinetune(
                         "--precision": (("training", "precision"), precision),
                     },
                 ),
+                effort=effort.value,
                 seed=seed,
                 device=device.value,
                 track=options.split_names(track),

@@ -49,6 +49,7 @@ def distill(
     train_rows: options.TrainRows = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
     set_values: options.Set = None,
+    effort: options.EffortOption = options.Effort.normal,
     epochs: Annotated[
         float | None,
         typer.Option("--epochs", help="Epochs of every stage of the distillation.", rich_help_panel="Training"),
@@ -120,6 +121,7 @@ def distill(
                         "--precision": (("training", "precision"), precision),
                     },
                 ),
+                effort=effort.value,
                 seed=seed,
                 device=device.value,
                 baseline=baseline,

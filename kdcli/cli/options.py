@@ -26,6 +26,14 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Effort(StrEnum):
+    """How long to train where the recipe leaves it open."""
+
+    quick = "quick"
+    normal = "normal"
+    thorough = "thorough"
+
+
 class Precision(StrEnum):
     """What to train in."""
 
@@ -108,6 +116,15 @@ Set = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Override any value of the recipe, such as stages.0.epochs=3; may be repeated.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+EffortOption = Annotated[
+    Effort,
+    typer.Option(
+        "--effort",
+        help="How long to train where the recipe leaves it open: quick takes about a third of normal's steps, thorough three "
+        "times as many. The plan says how many epochs that is.",
         rich_help_panel=_TRAINING,
     ),
 ]

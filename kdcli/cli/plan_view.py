@@ -35,6 +35,13 @@ def plan_view(plan: Plan, width: int) -> list[RenderableType]:
     for hop in plan.hops:
         parts += layer_pictures(hop, depths)
     parts.append(_stage_tree(plan))
+    if plan.derived:
+        told = "\n".join(f"  {each.key} {each.value:g} ({each.why})" for each in plan.derived)
+        parts.append(
+            Text.from_markup(
+                f"[bold]Derived[/], since the recipe leaves them open (--set KEY=VALUE has the last word)\n{escape(told)}"
+            )
+        )
     if plan.estimate is not None:
         estimate = plan.estimate
         parts.append(

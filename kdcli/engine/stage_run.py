@@ -29,7 +29,7 @@ from kdcli.models.finite import listed, rows_not_finite, tensors_not_finite
 from kdcli.models.output import Output
 from kdcli.models.student import STUDENT, STUDENT_NAME
 from kdcli.recipe.schedule import Moment
-from kdcli.recipe.schema import Schedule
+from kdcli.recipe.schema import Schedule, settled
 
 if TYPE_CHECKING:
     from kdcli.engine.loop import Trainer
@@ -60,7 +60,7 @@ class StageRun:
         self.model: Any
         self.model, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
         self.parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
-        self.per_epoch = -(-len(phase.train) // settings.batch_size)
+        self.per_epoch = -(-len(phase.train) // settled(settings.batch_size))
         self.log_every = max(1, min(50, self.stage.steps // 50))
         self.evaluate_every = max(1, self.per_epoch // settings.evaluations_per_epoch)
         self.look_every = max(1, round(self.stage.until.window * self.per_epoch)) if self.stage.until else 0
@@ -121,7 +121,7 @@ class StageRun:
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
                 lengths = self.phase.train.lengths
-                batches = epoch_batches(lengths, self.trainer.settings.batch_size, self.phase.seed, epoch)
+                batches = epoch_batches(lengths, settled(self.trainer.settings.batch_size), self.phase.seed, epoch)
                 if isinstance(self.phase.ensemble, ReadsAhead):
                     self.phase.ensemble.refresh()
             yield batches[step % self.per_epoch]
@@ -311,7 +311,7 @@ class StageRun:
     def _is_stale(self, total_step: int) -> bool:
         """Whether dev has not become better for as many evaluations as early stopping waits for."""
         patience = self.trainer.settings.early_stopping
-        if patience is None or not self.is_last or self.position.stale < patience:
+        if patience is None or not self.is_last or self.position.stale < settled(patience):
             return False
         if self.position.step < self.stage.steps:
             self._say(f"{self.stage.name}: no better dev score for {patience} evaluations: stopping early", total_step)

@@ -188,16 +188,18 @@ def _hop_folder(run: RunFolder, hop: HopPlan) -> Path:
 def _build(plan: Plan, run: RunFolder, student: StudentPlan, weights: str) -> BuiltStudent:
     """A student before training, from the same seed whichever way it is trained."""
     folder, seed = Path(student.tokenizer_folder), int(plan.request["seed"])
-    described = folder
+    described, idle_pooler = folder, False
     if student.cut_from is not None:
         teacher = plan.teacher(student.cut_from)
         trained = weights == "finetuned" or teacher.kind == "assistant"
+        idle_pooler = teacher.kind == "cofinetuned" or (trained and teacher.kind == "cofinetune")
         folder = trained_folder(teacher, run) if trained else weights_folder(teacher)
         described = folder if teacher.kind == "assistant" else described
     source_config = read_configuration(described).config
     size = Size(student.layers, student.width, student.heads)
     config = student_config(source_config, size, student.copied_layers, plan.task.labels)
-    return build_student(config, folder if student.copied_layers else None, student.copied_layers, seed, student.head_order)
+    source = folder if student.copied_layers else None
+    return build_student(config, source, student.copied_layers, seed, student.head_order, idle_pooler=idle_pooler)
 
 
 def _train(

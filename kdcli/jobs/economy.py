@@ -17,6 +17,7 @@ from kdcli.jobs.opening import OpenRun
 from kdcli.models.dropout import quick_dropout
 from kdcli.models.teachers import Ensemble
 from kdcli.models.vocabulary import trimmed
+from kdcli.recipe.schema import settled
 
 CACHE_LIMIT = 32 * 2**30
 _ANSWERS = "answers"
@@ -47,7 +48,7 @@ def teaching(open_run: OpenRun, ensemble: Ensemble | None, train: Samples, stage
     wants = wants_of(stages)
     asking = Teaching(ensemble, train, wants, profile=open_run.trainer.profile)
     root = cache_folder(_ANSWERS)
-    per_epoch = -(-len(train) // open_run.prepared.plan.recipe.training.batch_size)
+    per_epoch = -(-len(train) // settled(open_run.prepared.plan.recipe.training.batch_size))
     steps = sum(stage.steps for stage in stages if wants_of([stage]))
     if root is not None and open_run.cache_limit > 0 and steps > per_epoch:
         teachers = [teacher for teacher in ensemble.members() if teacher.name in wants]

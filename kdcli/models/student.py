@@ -110,7 +110,7 @@ class BuiltStudent:
 
     Attributes:
         model: the classification model, fp32.
-        fresh: names of the parameters that were not copied from anywhere.
+        fresh: names of the parameters that were not copied from anywhere, or from where the task has not trained them.
     """
 
     model: nn.Module
@@ -118,7 +118,13 @@ class BuiltStudent:
 
 
 def build_student(
-    config: Any, source: Path | None, chosen_layers: Sequence[int], seed: int, head_order: Sequence[int] | None = None
+    config: Any,
+    source: Path | None,
+    chosen_layers: Sequence[int],
+    seed: int,
+    head_order: Sequence[int] | None = None,
+    *,
+    idle_pooler: bool = False,
 ) -> BuiltStudent:
     """Make a student from its configuration and copy what the source has.
 
@@ -128,6 +134,7 @@ def build_student(
         chosen_layers: for student layer 1, 2, … the source's layer, from 1.
         seed: of the random weights.
         head_order: for each class, the output of the source's own head that is kept for it; None for a fresh head.
+        idle_pooler: the source has learned the task past its pooler, which therefore is as fresh as the head.
 
     Raises:
         RequestError: the source is broken, or its architecture answers a padded text otherwise than the text alone.
@@ -156,6 +163,8 @@ def build_student(
         base.load_state_dict(own)
         if head_order is not None:
             copied |= _copy_head(load_classifier(source), model, list(head_order))
+    if idle_pooler:
+        copied = {name for name in copied if "pooler" not in name}
     fresh = frozenset(name for name, _ in model.named_parameters() if name not in copied)
     return BuiltStudent(model, fresh)
 

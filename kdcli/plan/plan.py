@@ -205,6 +205,20 @@ class Estimate(_Part):
     disk_bytes: int = 0
 
 
+class DerivedPlan(_Part):
+    """A value that the recipe leaves open (``auto``), as it was derived.
+
+    Attributes:
+        key: where in the recipe.
+        value: what was put there.
+        why: by what.
+    """
+
+    key: str
+    value: float | int
+    why: str
+
+
 class Plan(_Part):
     """Everything that a run will do.
 
@@ -216,6 +230,7 @@ class Plan(_Part):
         precision: what the training computes in.
         processes: how many share each batch; another number draws other dropout.
         notes: what the user should know before it begins.
+        derived: the values of the recipe that it leaves open, which are numbers in ``recipe``.
     """
 
     format: Literal[2] = 2
@@ -233,6 +248,7 @@ class Plan(_Part):
     estimate: Estimate | None
     versions: dict[str, str]
     notes: list[str]
+    derived: list[DerivedPlan] = []
 
     def first_weights(self, student: StudentPlan, weights: Literal["pretrained", "finetuned"] | None = None) -> str:
         """What a student begins with, in words: ``layers 2, 4 of fine-tuned bert``.

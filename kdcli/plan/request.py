@@ -10,6 +10,8 @@ from kdcli.data.sources import DataRequest
 from kdcli.recipe.catalogue import DEFAULT_RECIPE
 from kdcli.recipe.document import Override
 
+Effort = Literal["quick", "normal", "thorough"]
+
 
 class TrainRequest(BaseModel):
     """The flags of ``kdcli distill`` and ``kdcli cofinetune`` that decide about results.
@@ -18,6 +20,7 @@ class TrainRequest(BaseModel):
         command: which of the two.
         teachers, student, recipe: as the user wrote them.
         overrides: values put in place of the recipe's, in order.
+        effort: how many epochs a recipe trains that leaves their number open.
         seed: of everything drawn at random, except the held-out dev split.
         device: auto, cpu or cuda.
         baseline: also train the same student without teachers; None: for the starter task only.
@@ -33,6 +36,7 @@ class TrainRequest(BaseModel):
     data: DataRequest = DataRequest()
     recipe: str = DEFAULT_RECIPE
     overrides: tuple[Override, ...] = ()
+    effort: Effort = "normal"
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     baseline: bool | None = None

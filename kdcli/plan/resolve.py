@@ -24,12 +24,14 @@ from kdcli.models.loading import load_tokenizer, quiet_transformers
 from kdcli.plan.architecture import parameter_count
 from kdcli.plan.blueprint import Blueprint, plan_student
 from kdcli.plan.chain import Hop, plan_hops
+from kdcli.plan.derived import Circumstances, derived
 from kdcli.plan.estimate import estimate
 from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import (
     COFINETUNE,
     ColumnsPlan,
+    DerivedPlan,
     HopPlan,
     Plan,
     SplitPlan,
@@ -40,15 +42,16 @@ from kdcli.plan.plan import (
     TeacherPlan,
     TermPlan,
 )
-from kdcli.plan.request import TrainRequest
+from kdcli.plan.request import Effort, TrainRequest
 from kdcli.plan.stages import steps
 from kdcli.plan.terms import refuse_unknown
 from kdcli.recipe import catalogue, loading
 from kdcli.recipe.document import KeyPath
 from kdcli.recipe.loading import LoadedRecipe
-from kdcli.recipe.schema import HardLabels, LossBlock, Recipe, Relational, SoftLabels, by_error_without_labels
+from kdcli.recipe.schema import HardLabels, LossBlock, Recipe, Relational, SoftLabels, by_error_without_labels, settled
 
 _SAMPLED_ROWS = 256
+_CHECKED_ROWS = 1000
 _RATE_FROM_SCRATCH = 5e-4
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "scikit-learn")
 
@@ -76,6 +79,7 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
     loaded = load_recipe(request)
     found = _described(references, problems)
     problems.raise_if_any()
+    loaded, told = _derived(request, loaded, found, task)
     tokenizer = _each_once(load_tokenizer)
     for checkpoint in found:
         try:
@@ -127,7 +131,7 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
             teachers,
             {hop.plan.name: hop.plan.student for hop in hops},
             stages,
-            batch_size=training.batch_size,
+            batch_size=settled(training.batch_size),
             rows=len(task.lessons),
             tokens=_tokens_per_sample(
                 task, tokenizer(hops[-1].blueprint.tokenizer_folder if hops else found[0].folder), training.max_length
@@ -141,6 +145,7 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
         else None,
         versions=versions(),
         notes=[*task.notes, *_notes(teachers, loaded, hops)],
+        derived=told,
     )
 
 
@@ -176,11 +181,43 @@ def check_recipe(
         raise RequestError(Problem("--student", "is missing", "a size such as 4L, to hold the layer maps against"))
     for name in loaded.recipe.teachers.labels:
         refuse_unknown(name, ("teachers", "labels", name), [checkpoint.name for checkpoint in found], loaded, problems)
-    hops = plan_hops(wanted, found, ("0", "1"), loaded, 1000, problems, flagged=student is not None, weights=False)
+    last = plan_student(wanted, "", found, ("0", "1"), loaded, Problems(), weights=False)
+    loaded, _ = derived(loaded, _circumstances(found, last, _CHECKED_ROWS, _CHECKED_ROWS, "normal"))
+    hops = plan_hops(wanted, found, ("0", "1"), loaded, _CHECKED_ROWS, problems, flagged=student is not None, weights=False)
     _refuse_too_long(loaded, found, hops[-1].blueprint if hops else None, problems)
     problems.raise_if_any()
     depths = {teacher.name: teacher.layers for hop in hops for teacher in hop.teachers}
     return [hop.plan for hop in hops], depths
+
+
+def _derived(
+    request: TrainRequest, loaded: LoadedRecipe, found: Sequence[Checkpoint], task: Task
+) -> tuple[LoadedRecipe, list[DerivedPlan]]:
+    """The recipe with a number wherever it leaves one open, and what those numbers are."""
+    student = None
+    if request.command == "distill":
+        student = plan_student(asked_student(request, loaded), "", found, task.labels, loaded, Problems(), weights=False)
+    about = _circumstances(found, student, len(task.lessons), len(task.train), request.effort)
+    loaded, told = derived(loaded, about)
+    trained = request.command == "cofinetune" or any(_is_bare(checkpoint, loaded.recipe) for checkpoint in found)
+    left_out = [] if trained else ["teachers."]
+    left_out += ["stages.", "training.learning_rate"] if request.command == "cofinetune" else []
+    return loaded, [each for each in told if not each.key.startswith(tuple(left_out))]
+
+
+def _circumstances(
+    found: Sequence[Checkpoint], student: Blueprint | None, rows: int, labelled: int, effort: Effort
+) -> Circumstances:
+    widest = max(checkpoint.width for checkpoint in found)
+    if student is None:
+        return Circumstances(rows, labelled, width=found[0].width, teacher_width=widest, effort=effort)
+    plan = student.plan
+    return Circumstances(rows, labelled, plan.width, plan.layers, plan.kind == "scratch", widest, effort)
+
+
+def _is_bare(checkpoint: Checkpoint, recipe: Recipe) -> bool:
+    """Whether a teacher is co-finetuned in this run."""
+    return recipe.teachers.cofinetune.which == "all" or (checkpoint.shared_head is None and checkpoint.head_labels is None)
 
 
 def asks_teachers(command: str, recipe: Recipe) -> bool:
@@ -245,16 +282,14 @@ def _kind_and_order(
     checkpoint: Checkpoint, task: Task, loaded: LoadedRecipe, problems: Problems
 ) -> tuple[TeacherKind, list[int] | None]:
     recipe = loaded.recipe
-    if recipe.teachers.cofinetune.which == "all":
+    if _is_bare(checkpoint, recipe):
         return "cofinetune", None
     kind: TeacherKind
     if checkpoint.shared_head is not None:
         kind = "cofinetuned"
         labels = list(read_shared_head(checkpoint.shared_head).labels)
-    elif checkpoint.head_labels is not None:
-        kind, labels = "finetuned", list(checkpoint.head_labels)
     else:
-        return "cofinetune", None
+        kind, labels = "finetuned", list(checkpoint.head_labels or ())
     labels = recipe.teachers.labels.get(checkpoint.name, labels)
     try:
         if kind == "finetuned":
@@ -384,9 +419,9 @@ def _cofinetune_stages(
         StagePlan(
             phase=COFINETUNE,
             name=COFINETUNE,
-            epochs=cofinetune.epochs,
-            steps=steps(cofinetune.epochs, len(task.train), recipe.training),
-            learning_rates={"body": cofinetune.learning_rate, "head": cofinetune.head_learning_rate},
+            epochs=settled(cofinetune.epochs),
+            steps=steps(settled(cofinetune.epochs), len(task.train), recipe.training),
+            learning_rates={"body": settled(cofinetune.learning_rate), "head": cofinetune.head_learning_rate},
             warmup=recipe.training.warmup,
             schedule=recipe.training.schedule,
             terms=[TermPlan(loss=HardLabels(loss="hard-labels"))],
@@ -436,7 +471,7 @@ def _notes(teachers: Sequence[TeacherPlan], loaded: LoadedRecipe, hops: Sequence
     if student is not None and student.own_classes and not student.head_order:
         told = ", ".join(student.own_classes[:5]) + (", …" if len(student.own_classes) > 5 else "")
         notes.append(f"{student.reference} has a head for other classes ({told}): the student gets a fresh one")
-    rate = loaded.recipe.training.learning_rate
+    rate = settled(loaded.recipe.training.learning_rate)
     if hops and hops[-1].plan.student.kind == "scratch" and rate < _RATE_FROM_SCRATCH:
         notes.append(
             f"the student starts from random weights, for which a learning rate of {rate:g} is low: "

@@ -10,7 +10,7 @@ from kdcli.errors import did_you_mean
 from kdcli.plan.plan import StagePlan, TermPlan
 from kdcli.plan.terms import Models, compares_layers, plan_term
 from kdcli.recipe.document import KeyPath
-from kdcli.recipe.schema import RandomLayers, Stage, Training
+from kdcli.recipe.schema import RandomLayers, Stage, Training, settled
 
 Place = int | str
 
@@ -108,8 +108,8 @@ def _stage(phase: str, name: str, stage: Stage, terms: Sequence[TermPlan], model
     return StagePlan(
         phase=phase,
         name=name,
-        epochs=stage.epochs,
-        steps=steps(stage.epochs, rows_per_epoch, training),
+        epochs=settled(stage.epochs),
+        steps=steps(settled(stage.epochs), rows_per_epoch, training),
         learning_rates=learning_rates(training, stage.learning_rate),
         warmup=training.warmup if stage.warmup is None else stage.warmup,
         schedule=stage.schedule or training.schedule,
@@ -122,12 +122,12 @@ def _stage(phase: str, name: str, stage: Stage, terms: Sequence[TermPlan], model
 
 def steps(epochs: float, rows: int, training: Training) -> int:
     """Optimiser steps of a number of epochs over so many rows."""
-    return max(1, math.ceil(epochs * math.ceil(rows / training.batch_size)))
+    return max(1, math.ceil(epochs * math.ceil(rows / settled(training.batch_size))))
 
 
 def learning_rates(training: Training, body: float | None = None) -> dict[Literal["body", "head", "projection"], float]:
     """Peak rates; ``body`` in place of the training's own."""
-    rate = body or training.learning_rate
+    rate = body or settled(training.learning_rate)
     return {"body": rate, "head": training.head_learning_rate, "projection": training.projection_learning_rate or rate}
 
 

@@ -28,6 +28,7 @@ from kdcli.recipe.schema import (
     RelationKl,
     SoftLabels,
     TeacherLoss,
+    settled,
 )
 
 Side = Literal["teacher", "student"]
@@ -316,7 +317,7 @@ def _projections(
 
 
 def _check_group(loss: Relational, path: KeyPath, models: Models) -> None:
-    batch = models.loaded.recipe.training.batch_size
+    batch = settled(models.loaded.recipe.training.batch_size)
     if loss.group is not None and loss.group > batch:
         models.problems.add(
             models.where((*path, "group")), "is larger than the batch", expected=f"3..{batch}", found=str(loss.group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,14 @@ def loads(text: str, origin: str, overrides: Sequence[Override] = ()) -> LoadedR
         return LoadedRecipe(Recipe.model_validate(document.data), document)
     except ValidationError as error:
         raise RequestError(_problems(document, error.errors())) from error
+
+
+def with_values(loaded: LoadedRecipe, overrides: Sequence[Override]) -> LoadedRecipe:
+    """A recipe with further values in place; the one that is given stays as it is."""
+    document = copy.deepcopy(loaded.document)
+    for override in overrides:
+        put(document, override)
+    return LoadedRecipe(Recipe.model_validate(document.data), document)
 
 
 def _refuse_what_is_no_recipe(document: Document) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -103,6 +103,20 @@ Changing = Annotated[Annotated[Number, Tag("<number>")] | Annotated[Schedule, Ta
 PositiveChanging = Annotated[
     Annotated[PositiveNumber, Tag("<number>")] | Annotated[Schedule, Tag("<map>")], Discriminator(_shape)
 ]
+Auto = Literal["auto"]
+AUTO: Auto = "auto"  # a value that the plan derives from the rows, the classes, the models and the effort
+Epochs = Annotated[
+    Annotated[Annotated[float, Field(gt=0, le=_MOST_EPOCHS)], Tag("<number>")] | Annotated[Auto, Tag("<name>")],
+    Discriminator(_shape),
+]
+Rate = Annotated[Annotated[PositiveNumber, Tag("<number>")] | Annotated[Auto, Tag("<name>")], Discriminator(_shape)]
+BatchSize = Annotated[
+    Annotated[Annotated[int, Field(ge=1, le=_MOST)], Tag("<number>")] | Annotated[Auto, Tag("<name>")], Discriminator(_shape)
+]
+Patience = Annotated[
+    Annotated[Annotated[int, Field(ge=1, le=_MOST)], Tag("<number>")] | Annotated[Auto | None, Tag("<name>")],
+    Discriminator(_shape),
+]
 
 
 class Cofinetune(Block):
@@ -112,8 +126,11 @@ class Cofinetune(Block):
     which: Literal["bare", "all"] = Field(
         "bare", description="bare: teachers that have no trained head; all: every teacher, dropping the heads they have"
     )
-    epochs: float = Field(3, gt=0, le=_MOST_EPOCHS, description="passes over the training split")
-    learning_rate: float = Field(5e-5, gt=0, description="peak learning rate of the encoders")
+    epochs: Epochs = Field(
+        AUTO,
+        description="passes over the training split, at the most; auto: as many as the rows, the classes and --effort ask for",
+    )
+    learning_rate: Rate = Field(AUTO, description="peak learning rate of the encoders; auto: by the width of the widest")
     head_learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of the shared head")
 
 
@@ -374,7 +391,11 @@ class Stage(Block):
     """One part of the training: what is minimised, for how long, and what moves."""
 
     name: str = Field(min_length=1, description="stands in logs and messages")
-    epochs: float = Field(3, gt=0, le=_MOST_EPOCHS, description="passes over the training split")
+    epochs: Epochs = Field(
+        AUTO,
+        description="passes over the training split; auto: as many as the rows and --effort ask for, shared by all stages "
+        "that say so",
+    )
     objective: list[Loss] = Field(min_length=1, description="the terms that are summed")
     expand: Literal["progressive", "stacked"] | None = Field(
         None,
@@ -411,7 +432,9 @@ class Optimizer(Block):
 class Training(Block):
     """How the optimiser goes about it, in every stage."""
 
-    learning_rate: float = Field(5e-5, gt=0, description="peak learning rate of the student")
+    learning_rate: Rate = Field(
+        AUTO, description="peak learning rate of the student; auto: by its width and by whether its weights are random"
+    )
     head_learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of a freshly made classification head")
     projection_learning_rate: float | None = Field(
         None, gt=0, description="peak learning rate of the projections; null takes learning_rate"
@@ -420,7 +443,7 @@ class Training(Block):
         1.0, gt=0, le=1, description="factor of the rate from each layer to the one below it; embeddings are the lowest"
     )
     optimizer: Optimizer = Field(default_factory=Optimizer, description="the optimiser and its constants")
-    batch_size: int = Field(32, ge=1, le=_MOST, description="samples per optimiser step, over all processes")
+    batch_size: BatchSize = Field(AUTO, description="samples per optimiser step, over all processes; auto: by the rows")
     accumulation: int = Field(1, ge=1, le=_MOST, description="parts that each step's batch is cut into, to save memory")
     max_length: int = Field(128, ge=4, le=_MOST, description="tokens per text, special tokens included")
     precision: Precision = Field("auto", description="auto takes bf16 where the machine has it in hardware")
@@ -429,11 +452,10 @@ class Training(Block):
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the rate falls after that")
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm, student and projections together")
     evaluations_per_epoch: int = Field(1, ge=1, le=_MOST, description="how often the dev split is scored")
-    early_stopping: int | None = Field(
+    early_stopping: Patience = Field(
         None,
-        ge=1,
-        le=_MOST,
-        description="end the last stage after this many evaluations on dev without a new best; null: never",
+        description="end the last stage after this many evaluations on dev without a new best; auto: a third of the stage's; "
+        "null: never",
     )
 
 
@@ -478,6 +500,15 @@ class Recipe(Block):
     def weights_by_error(self) -> bool:
         """Whether a term weights its teachers by their errors on gold labels."""
         return any(isinstance(term, SoftLabels) and bool(by_error(term)) for term in self.terms())
+
+
+_Settled = TypeVar("_Settled", int, float)
+
+
+def settled(value: _Settled | Auto) -> _Settled:
+    """A value of a plan's recipe, where nothing is left to be derived."""
+    assert not isinstance(value, str)
+    return value
 
 
 def by_error(term: SoftLabels) -> list[str]:
