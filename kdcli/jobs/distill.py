@@ -199,7 +199,7 @@ def _build(plan: Plan, run: RunFolder, student: StudentPlan, weights: str) -> Bu
     size = Size(student.layers, student.width, student.heads)
     config = student_config(source_config, size, student.copied_layers, plan.task.labels)
     source = folder if student.copied_layers else None
-    return build_student(config, source, student.copied_layers, seed, student.head_order, idle_pooler=idle_pooler)
+    return build_student(config, source, student.copied_layers, seed, plan.kept_head(student), idle_pooler=idle_pooler)
 
 
 def _train(

@@ -271,7 +271,21 @@ class Plan(_Part):
             "cofinetune": "co-finetuned " if trained else "untrained " if self.task.starter else "pre-trained ",
             "assistant": "",
         }[kind]
-        return f"layers {runs_of(student.copied_layers)} of {state}{student.source}"
+        head = " and its head" if self.kept_head(student) else ""
+        return f"layers {runs_of(student.copied_layers)}{head} of {state}{student.source}"
+
+    def kept_head(self, student: StudentPlan) -> list[int] | None:
+        """For each class, the output of a trained head that a student begins with; None for a fresh head.
+
+        A checkpoint keeps its own, and a student that is cut from a fine-tuned teacher or an assistant has that teacher's,
+        unless the recipe wants a fresh one.
+        """
+        if student.cut_from is None:
+            return student.head_order
+        teacher = self.teacher(student.cut_from)
+        if self.recipe.student.init.head == "fresh" or teacher.kind not in ("finetuned", "assistant"):
+            return None
+        return teacher.order or list(range(len(self.task.labels)))
 
     @property
     def baseline_name(self) -> str:

@@ -166,6 +166,9 @@ class StudentInit(Block):
     weights: Literal["pretrained", "finetuned"] = Field(
         "pretrained", description="the source as it was given, or as it is after co-finetuning"
     )
+    head: Literal["kept", "fresh"] = Field(
+        "kept", description="kept: the head of a source that was given fine-tuned, or of an assistant; fresh: random weights"
+    )
 
 
 class Student(Block):
