@@ -46,8 +46,8 @@ def keep_memory() -> None:
     """Have the C library keep memory that is freed, for the next step: a training frees and takes the same sizes over and over.
 
     By itself glibc gives every large block back to the system at once, and the system clears it page by page when it is wanted
-    again, which takes a fifth of a training step of a small model. :func:`give_back_memory` returns it now and then. Where the C
-    library is not glibc, nothing is done.
+    again, which takes a fifth of a training step of a small model. :func:`give_back_memory` returns it now and then. Without
+    glibc nothing is done.
     """
     import ctypes
 
