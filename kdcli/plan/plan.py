@@ -271,7 +271,7 @@ class Plan(_Part):
             "cofinetune": "co-finetuned " if trained else "untrained " if self.task.starter else "pre-trained ",
             "assistant": "",
         }[kind]
-        head = " and its head" if self.kept_head(student) else ""
+        head = " and the head" if self.kept_head(student) else ""
         return f"layers {runs_of(student.copied_layers)}{head} of {state}{student.source}"
 
     def kept_head(self, student: StudentPlan) -> list[int] | None:

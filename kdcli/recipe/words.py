@@ -7,6 +7,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from kdcli.recipe.schema import LossBlock
 
@@ -61,6 +62,8 @@ def _is_loss(annotation: Any) -> bool:
 
 def _limits(metadata: Iterable[Any]) -> Iterator[str]:
     for limit in metadata:
+        if isinstance(limit, FieldInfo):
+            yield from _limits(limit.metadata)
         sign = _SIGNS.get(type(limit).__name__)
         if sign is not None:
             yield f"{sign} {getattr(limit, type(limit).__name__.lower()):g}"

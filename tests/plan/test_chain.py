@@ -14,9 +14,11 @@ CHAIN = """\
 name: mine
 assistants: ASSISTANTS
 layers: uniform
-training: {max_length: 64, precision: fp32}
+teachers: {cofinetune: {epochs: 3}}
+training: {batch_size: 32, max_length: 64, precision: fp32}
 stages:
   - name: internal
+    epochs: 3
     expand: stacked
     objective:
       - {loss: hidden-mse}

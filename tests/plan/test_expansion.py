@@ -83,6 +83,7 @@ def test_one_stage_per_student_layer_from_the_bottom_up_with_its_maps(
 @pytest.mark.parametrize("how", ["progressive", "stacked"])
 def test_every_stage_has_what_the_recipe_gives_to_all_of_them(how: How, shelf: Shelf) -> None:
     flags = ["stages.0.learning_rate=3e-4", "stages.0.warmup=0.3", "stages.0.schedule=constant", "stages.0.freeze=[embeddings]"]
+    flags.append("training.batch_size=32")
     *internal, last = shelf.stages(recipe(how), *flags, student="3L")
     assert len(internal) == 3
     for stage in internal:

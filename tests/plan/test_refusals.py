@@ -83,7 +83,7 @@ def test_answers_can_be_had_of_architectures_that_show_nothing_else(loss: str, s
         ("soft-labels, weighting: confidence", BERT),
         ("soft-labels, draw: uniform, weighting: inverse-error", BOTH),
         ("soft-labels, draw: ranked, weighting: {bert: 1, roberta: 2}", BOTH),
-        ("relational, group: 32", BERT),
+        ("relational, group: 16", BERT),
         ("relational, distance_weight: 0", BERT),
         ("hidden-mse, layers: {bert: {0: 0}}", BERT),
     ],
@@ -323,7 +323,9 @@ def test_both_ways_of_weighting_by_error_are_told_at_once(desk: Desk, unlabelled
 
 @pytest.mark.parametrize("term", ["soft-labels, weighting: agreement, scale: agreement", "soft-labels", "hidden-mse"])
 def test_texts_without_labels_teach_through_every_other_loss(term: str, desk: Desk, unlabelled: Task) -> None:
-    plan = Desk(desk.folder, unlabelled, *desk.models).plan(recipe(term, hard=1))
+    plan = Desk(desk.folder, unlabelled, *desk.models).plan(
+        recipe(term, hard=1), "training.batch_size=32", "stages.0.epochs=3"
+    )
     assert plan.task.splits["unlabelled"].rows == 3
     # 160 rows with labels and 3 without, in batches of 32
     assert plan.hops[0].stages[0].steps == 3 * 6

@@ -150,10 +150,11 @@ def test_stages_have_their_steps_and_rates(desk: Desk) -> None:
 
 def test_stages_rise_and_fall_as_the_training_says_unless_they_say_otherwise(desk: Desk) -> None:
     flags = ["training.warmup=0.2", "training.schedule=cosine", "stages.1.warmup=0", "stages.1.schedule=constant"]
+    flags.append("training.learning_rate=4e-5")
     plan = desk.plan(RECIPE, *flags, "stages.1.learning_rate=7e-4", "stages.1.freeze=[embeddings, 2]")
     cofinetune, first, second = plan.stages
     assert [(stage.warmup, stage.schedule) for stage in plan.stages] == [(0.2, "cosine"), (0.2, "cosine"), (0.0, "constant")]
-    assert (first.learning_rates["body"], second.learning_rates["body"]) == (5e-5, 7e-4)
+    assert (first.learning_rates["body"], second.learning_rates["body"]) == (4e-5, 7e-4)
     assert second.learning_rates["projection"] == 7e-4
     assert (cofinetune.freeze, first.freeze, second.freeze) == ([], [], ["embeddings", 2])
     assert (first.moves, second.moves) == (["embeddings", 1, 2], [1, "head"])
@@ -499,12 +500,12 @@ def test_a_teacher_that_was_given_fine_tuned_is_not_called_pretrained(desk: Desk
     plan = desk.plan_of("mt-bert", teachers=f"mine={classifier}", baseline=True)
     assert plan.alone is not None
     for student in (plan.student_or_fail, plan.alone):
-        assert plan.first_weights(student, "pretrained") == "layers 1–2 of fine-tuned mine"
+        assert plan.first_weights(student, "pretrained") == "layers 1–2 and the head of fine-tuned mine"
     assert any("mine was given fine-tuned and has no other weights" in note for note in plan.notes)
     assert plan.baseline_name == "without teachers, from fine-tuned mine"
     assert desk.plan_of("mt-bert", baseline=True).baseline_name == "without teachers"
     (note,) = plan.notes_on_baseline
-    assert note == "the student without teachers began with layers 1–2 of fine-tuned mine too, which know the task already"
+    assert note == "the student without teachers began with layers 1–2 and the head of fine-tuned mine too, which know the task already"
 
 
 def test_a_recipe_without_teachers_does_not_speak_of_them(desk: Desk) -> None:

@@ -209,8 +209,8 @@ def test_term_without_a_loss_is_refused() -> None:
     [
         ("training: {batch_size: many}", "training.batch_size", "whole number"),
         ("training: {batch_size: 1.5}", "training.batch_size", "whole number"),
-        ("training: {learning_rate: -1}", "training.learning_rate", "greater than 0"),
-        ("training: {learning_rate: .inf}", "training.learning_rate", "finite"),
+        ("training: {learning_rate: -1}", "training.learning_rate", "number > 0 or auto"),
+        ("training: {learning_rate: .inf}", "training.learning_rate", "number > 0 or auto"),
         ("training: {weight_decay: .nan}", "training.weight_decay", ""),
         ("training: {warmup: 1}", "training.warmup", "less than 1"),
         ("training: {max_length: 3}", "training.max_length", "greater than or equal to 4"),
