@@ -14,7 +14,7 @@ from kdcli.errors import RequestError
 if TYPE_CHECKING:
     from kdcli.data.columns import Choice
 
-TRAIN, DEV, TEST, UNLABELLED = "train", "dev", "test", "unlabelled"
+TRAIN, DEV, TEST, UNLABELLED, AUGMENTED = "train", "dev", "test", "unlabelled", "augmented"
 NO_LABEL = -1
 METRICS = ("accuracy", "f1", "macro-f1", "weighted-f1", "matthews", "pearson", "spearman")
 
@@ -102,22 +102,28 @@ class Task:
     @property
     def unlabelled(self) -> int:
         """How many samples without a label the student is taught on besides."""
-        return len(self.splits[UNLABELLED]) if UNLABELLED in self.splits else 0
+        return sum(map(len, self._without_labels))
 
     @property
     def lessons(self) -> Split:
         """What the student is taught on: the training samples, then those without labels (class −1)."""
         if not self.unlabelled:
             return self.train
-        more = self.splits[UNLABELLED]
+        more = self._without_labels
         assert self.train.labels is not None
         return replace(
             self.train,
-            texts=[*self.train.texts, *more.texts],
-            pairs=None if self.train.pairs is None else [*self.train.pairs, *(more.pairs or ())],
+            texts=[*self.train.texts, *(text for split in more for text in split.texts)],
+            pairs=None
+            if self.train.pairs is None
+            else [*self.train.pairs, *(text for split in more for text in split.pairs or ())],
             ids={},
-            labels=np.concatenate([self.train.labels, np.full(len(more), NO_LABEL)]),
+            labels=np.concatenate([self.train.labels, np.full(self.unlabelled, NO_LABEL)]),
         )
+
+    @property
+    def _without_labels(self) -> list[Split]:
+        return [self.splits[name] for name in (UNLABELLED, AUGMENTED) if name in self.splits]
 
     @property
     def dev(self) -> Split:

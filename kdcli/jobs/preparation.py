@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.data import starter
+from kdcli.data.augmentation import with_augmentation
 from kdcli.data.sources import DataRequest, load_task
 from kdcli.data.task import Task
 from kdcli.engine.events import Events, Note, WorkStarted
@@ -22,12 +23,14 @@ from kdcli.jobs.run_folder import RunFolder
 from kdcli.models.checkpoints import ALIASES, Reference, describe, parse_references
 from kdcli.models.starter import STARTER_TEACHERS, write_starter_teacher
 from kdcli.models.student import parse_size
+from kdcli.plan.derived import copies
 from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asked_student, load_recipe, make_plan
 from kdcli.recipe.catalogue import BASELINE_RECIPE, DEFAULT_RECIPE, shipped
 from kdcli.recipe.document import KeyPath, Override
+from kdcli.recipe.schema import AUTO, settled
 
 _STARTER_RATES: tuple[tuple[KeyPath, object], ...] = (
     (("teachers", "cofinetune", "learning_rate"), 8e-4),
@@ -136,12 +139,23 @@ def prepare(request: TrainRequest, run: RunFolder, events: Events, *, sized: boo
         events.emit(WorkStarted("reading the data"))
     task = load_task_of(request.data, run)
     check_metric(task.metric, task.labels)
+    task = _augmented(task, request)
     for reference in references:
         events.emit(Note(_which_model(reference, run)))
     plan = make_plan(request, task, references, starter=is_starter, sized=sized)
     for note in plan.notes:
         events.emit(Note(note))
     return Prepared(task, plan)
+
+
+def _augmented(task: Task, request: TrainRequest) -> Task:
+    """The task with the texts that the recipe makes from its training texts, where there are teachers to answer them."""
+    recipe = load_recipe(request).recipe
+    if request.command != "distill" or not recipe.needs_teachers():
+        return task
+    about = recipe.augmentation
+    made = copies(len(task.train)) if about.copies == AUTO else settled(about.copies)
+    return with_augmentation(task, made, about.methods, about.share, request.seed)
 
 
 def load_task_of(data: DataRequest, run: RunFolder) -> Task:

@@ -79,6 +79,11 @@ def derived(loaded: LoadedRecipe, about: Circumstances) -> tuple[LoadedRecipe, l
     return with_values(loaded, [Override(path, value, _FLAG) for path, value, _ in found]), told
 
 
+def copies(rows: int) -> int:
+    """Texts that are made from each training text: more where there are few."""
+    return max(0, min(8, round(12_000 / rows) - 1))
+
+
 def batch_size(rows: int) -> int:
     """Samples per step: fewer where there are few rows, so that an epoch has steps enough."""
     return 16 if rows < 4000 else 32
@@ -102,8 +107,10 @@ def _rounded(rate: float) -> float:
 def _found(recipe: Recipe, about: Circumstances) -> Iterator[tuple[KeyPath, float | int, str]]:
     training, cofinetune = recipe.training, recipe.teachers.cofinetune
     rows, effort = f"{about.rows:,} rows", f"{about.effort} effort"
+    if recipe.augmentation.copies == AUTO:
+        yield ("augmentation", "copies"), copies(about.labelled), f"{about.labelled:,} rows"
     if training.batch_size == AUTO:
-        yield ("training", "batch_size"), batch_size(about.rows), rows
+        yield ("training", "batch_size"), batch_size(about.labelled), f"{about.labelled:,} rows with labels"
     if training.learning_rate == AUTO:
         how = ", random weights" if about.scratch else ""
         yield ("training", "learning_rate"), student_rate(about.width, about.scratch), f"width {about.width}{how}"

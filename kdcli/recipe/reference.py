@@ -26,6 +26,7 @@ _BLOCKS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("teachers.cofinetune", schema.Cofinetune),
     ("student", schema.Student),
     ("student.init", schema.StudentInit),
+    ("augmentation", schema.Augmentation),
     ("stages", schema.Stage),
     ("stages.until", schema.Until),
     ("training", schema.Training),

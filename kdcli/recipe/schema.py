@@ -423,6 +423,24 @@ class Stage(Block):
     )
 
 
+Copies = Annotated[
+    Annotated[Annotated[int, Field(ge=0, le=1000)], Tag("<number>")] | Annotated[Auto, Tag("<name>")], Discriminator(_shape)
+]
+
+
+class Augmentation(Block):
+    """Further texts for the student, made from the training texts and answered by the teachers."""
+
+    copies: Copies = Field(0, description="texts made from each training text; auto: more where there are few rows; 0: none")
+    methods: list[Literal["mix", "join", "replace", "drop"]] = Field(
+        ["mix", "join", "replace", "drop"],
+        min_length=1,
+        description="one is drawn for each text: mix (the beginning of one and the end of another), join (a half of one and a "
+        "half of another), replace (some words by words of other texts), drop (without some words)",
+    )
+    share: float = Field(0.2, gt=0, lt=1, description="of the words that are replaced or left out")
+
+
 class Optimizer(Block):
     """The optimiser."""
 
@@ -475,6 +493,7 @@ class Recipe(Block):
         "sizes (8L), or midway (as deep as half-way between its teacher and the student)",
     )
     student: Student = Field(default_factory=Student, description="how the student is built")
+    augmentation: Augmentation = Field(default_factory=Augmentation, description="further texts made from the training texts")
     layers: Layers = Field(
         "uniform",
         description="which teacher layer supervises which student layer, for all teachers or by name: uniform (j to j·T/K), "
