@@ -268,7 +268,9 @@ def test_a_folder_that_is_removed_while_it_is_used_costs_answers_and_nothing_els
 
     def fetch(batch: Any) -> None:
         if next(batches) == EPOCH // 2:
-            shutil.rmtree(desk.answers.rename(tmp_path / "removed"), ignore_errors=True)  # at once: the training writes beside it
+            shutil.rmtree(
+                desk.answers.rename(tmp_path / "removed"), ignore_errors=True
+            )  # at once: the training writes beside it
         plain(batch)
 
     made.ensemble.fetch = fetch  # type: ignore[method-assign]

@@ -323,9 +323,7 @@ def test_both_ways_of_weighting_by_error_are_told_at_once(desk: Desk, unlabelled
 
 @pytest.mark.parametrize("term", ["soft-labels, weighting: agreement, scale: agreement", "soft-labels", "hidden-mse"])
 def test_texts_without_labels_teach_through_every_other_loss(term: str, desk: Desk, unlabelled: Task) -> None:
-    plan = Desk(desk.folder, unlabelled, *desk.models).plan(
-        recipe(term, hard=1), "training.batch_size=32", "stages.0.epochs=3"
-    )
+    plan = Desk(desk.folder, unlabelled, *desk.models).plan(recipe(term, hard=1), "training.batch_size=32", "stages.0.epochs=3")
     assert plan.task.splits["unlabelled"].rows == 3
     # 160 rows with labels and 3 without, in batches of 32
     assert plan.hops[0].stages[0].steps == 3 * 6

@@ -505,7 +505,10 @@ def test_a_teacher_that_was_given_fine_tuned_is_not_called_pretrained(desk: Desk
     assert plan.baseline_name == "without teachers, from fine-tuned mine"
     assert desk.plan_of("mt-bert", baseline=True).baseline_name == "without teachers"
     (note,) = plan.notes_on_baseline
-    assert note == "the student without teachers began with layers 1–2 and the head of fine-tuned mine too, which know the task already"
+    assert (
+        note
+        == "the student without teachers began with layers 1–2 and the head of fine-tuned mine too, which know the task already"
+    )
 
 
 def test_a_recipe_without_teachers_does_not_speak_of_them(desk: Desk) -> None:
