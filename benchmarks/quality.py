@@ -134,6 +134,9 @@ class Study:
         """All cells that are asked for and not there, until the hours are over."""
         for task in self._tasks():
             self._write(task)
+            if not self._has(f"{task.name}/gold"):
+                labels = [label for _, label in self._test(task)]
+                self._keep(f"{task.name}/gold", {"metric": task.metric, **_packed(labels, sorted(set(labels)))})
         for cell in self._cells():
             if time.time() > self.end:
                 print("the hours are over", file=sys.stderr)
@@ -374,13 +377,13 @@ class Study:
 
     def _scored(self, task: Task, predicted: list[str]) -> dict[str, Any]:
         labels = [label for _, label in self._test(task)]
-        names = sorted(set(labels) | set(predicted))
-        packed = zlib.compress(bytes(names.index(name) for name in predicted), 9)
-        return {
-            "test": score(task.metric, labels, predicted),
-            "classes": names,
-            "predictions": base64.b85encode(packed).decode(),
-        }
+        return {"test": score(task.metric, labels, predicted), **_packed(predicted, sorted(set(labels) | set(predicted)))}
+
+
+def _packed(names: list[str], classes: list[str]) -> dict[str, Any]:
+    """A class for every row, as text of few characters; ``quality_tables.py`` reads it."""
+    packed = zlib.compress(bytes(classes.index(name) for name in names), 9)
+    return {"classes": classes, "predictions": base64.b85encode(packed).decode()}
 
 
 def _predicted(rows: list[Row], tokenizer: Any, model: Any, labels: list[str]) -> list[str]:
