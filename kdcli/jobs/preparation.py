@@ -36,12 +36,13 @@ _STARTER_RATES: tuple[tuple[KeyPath, object], ...] = (
     (("teachers", "cofinetune", "learning_rate"), 8e-4),
     (("teachers", "cofinetune", "epochs"), 4),
     (("training", "learning_rate"), 1e-3),
+    (("training", "batch_size"), 32),
     (("training", "precision"), "fp32"),
     (("stages", "*", "learning_rate"), None),
 )
 _STARTER_INIT: tuple[KeyPath, object] = (("student", "init", "weights"), "finetuned")
 _SIZE_OR_NAME = re.compile(r"\d+L(-\d+H(-\d+A)?)?|teacher", re.IGNORECASE)
-_STARTER_EPOCHS: tuple[KeyPath, object] = (("stages", 0, "epochs"), 3)
+_STARTER_SHORT: tuple[tuple[KeyPath, object], ...] = ((("stages", 0, "epochs"), 3), (("augmentation", "copies"), 0))
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,9 @@ def with_starter_defaults(request: TrainRequest) -> TrainRequest:
     if not request.data.is_starter or request.recipe not in shipped():
         return request
     values = list(_STARTER_RATES)
-    if request.recipe != BASELINE_RECIPE:
-        values.append(_STARTER_INIT)
+    values.append((("stages", 0, "epochs"), 5) if request.recipe == BASELINE_RECIPE else _STARTER_INIT)
     if request.recipe == DEFAULT_RECIPE:
-        values.append(_STARTER_EPOCHS)
+        values += _STARTER_SHORT
     defaults = tuple(Override(path, value, "the starter task's defaults") for path, value in values)
     if request.overrides[: len(defaults)] == defaults:
         return request
