@@ -25,9 +25,10 @@ class Position:
     Attributes:
         stage: index of the stage.
         step: steps taken in that stage.
-        best_score: the best dev score so far, or None.
-        best_step: the step of the phase at which it was reached.
-        stale: evaluations since then.
+        best_score: the dev score of the weights that are kept, or None.
+        best_step: the step of the phase at which they were.
+        top_score: the highest dev score so far, or None.
+        stale: evaluations since that.
         window, window_steps: sums of the parts of all terms over the steps since a stage's rule for moving on was last looked
             at, and the number of those steps.
         over: the stage has ended before its steps were over.
@@ -37,6 +38,7 @@ class Position:
     step: int = 0
     best_score: float | None = None
     best_step: int = 0
+    top_score: float | None = None
     stale: int = 0
     window: list[float] = field(default_factory=list)
     window_steps: int = 0

@@ -377,8 +377,7 @@ class StageRun:
                 )
         scores = {_called(name): values for name, values in self.phase.score(logits).items()}
         score = float(np.mean([values[self.phase.metric] for values in scores.values()]))
-        best = self.is_last and (self.position.best_score is None or score > self.position.best_score)
-        self.position.stale = 0 if best else self.position.stale + 1
+        best = self.is_last and self._is_to_be_kept(score)
         if best:
             self.position.best_score, self.position.best_step = score, total_step
         self.is_best = best
@@ -386,6 +385,19 @@ class StageRun:
         self.trainer.events.emit(
             Evaluated(self.phase.name, self.stage.name, total_step, epoch, scores, self.phase.metric, best)
         )
+
+    def _is_to_be_kept(self, score: float) -> bool:
+        """Whether the weights of an evaluation take the place of those that are kept."""
+        position = self.position
+        rises = position.top_score is None or score > position.top_score
+        position.stale = 0 if rises else position.stale + 1
+        if rises:
+            position.top_score = score
+        assert position.top_score is not None
+        if rises or self.trainer.settings.keep == "best":
+            return rises
+        share = min(1.0, max(0.0, position.top_score))
+        return score >= position.top_score - math.sqrt(share * (1 - share) / len(self.phase.dev))
 
     def _save(self, total_step: int) -> None:
         with self.profile.section("checkpoint"):

@@ -473,6 +473,11 @@ class Training(Block):
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the rate falls after that")
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm, student and projections together")
     evaluations_per_epoch: int = Field(1, ge=1, le=_MOST, description="how often the dev split is scored")
+    keep: Literal["best", "latest"] = Field(
+        "best",
+        description="which weights of the last stage are kept: best (the highest dev score), or latest (the latest whose dev "
+        "score is within one standard error of the highest: where dev is small, the highest is often luck)",
+    )
     early_stopping: Patience = Field(
         None,
         description="end the last stage after this many evaluations on dev without a new best; auto: a third of the stage's; "
