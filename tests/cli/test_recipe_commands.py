@@ -260,7 +260,8 @@ def test_teachers_that_are_not_there_are_refused(teachers: str, folder: Path) ->
 
 def test_right_recipe_is_drawn_with_its_maps_and_stages(bert: Path, roberta: Path) -> None:
     teachers = f"bert={bert},roberta={roberta}"
-    done = kdcli("recipe", "check", "internal-stacked", "--teachers", teachers, "--student", "2L", columns=120)
+    rate = ("--set", "training.learning_rate=5e-5")
+    done = kdcli("recipe", "check", "internal-stacked", "--teachers", teachers, "--student", "2L", *rate, columns=120)
     assert done.exit_code == 0, done.output
     assert done.stderr == ""
     assert done.stdout.startswith("internal-stacked: right for these models\n")
