@@ -61,14 +61,14 @@ class Length:
 
 
 STUDENT_LENGTHS: Mapping[Effort, Length] = {
-    "quick": Length(30_000, 2, 12),
-    "normal": Length(90_000, 5, 30),
-    "thorough": Length(270_000, 15, 90),
+    "quick": Length(30_000, 2, 10),
+    "normal": Length(90_000, 6, 30),
+    "thorough": Length(270_000, 18, 90),
 }
 TEACHER_LENGTHS: Mapping[Effort, Length] = {
-    "quick": Length(15_000, 2, 10),
-    "normal": Length(30_000, 3, 20),
-    "thorough": Length(60_000, 6, 40),
+    "quick": Length(10_000, 2, 5),
+    "normal": Length(25_000, 3, 12),
+    "thorough": Length(60_000, 6, 24),
 }
 
 

@@ -155,7 +155,7 @@ def test_the_seconds_of_a_log_entry_are_those_since_the_one_before(material: Mat
     spent = [later - earlier for earlier, later in pairwise(at)]
     summed = [sum(event.seconds.values()) for event in told.of(Logged)[1:]]
     assert len(summed) == len(spent[1:-1])
-    assert sum(summed) == pytest.approx(sum(spent[1:-1]), rel=0.1, abs=0.01)  # one by one they wait for the machine's other work
+    assert sum(summed) == pytest.approx(sum(spent[1:-1]), rel=0.1, abs=0.01)  # each alone waits for other work
     (done,) = told.of(PhaseDone)
     assert sum(done.seconds.values()) <= sum(spent)
     assert sum(done.seconds.values()) == pytest.approx(sum(spent[1:-1]) + sum(told.of(Logged)[0].seconds.values()), rel=0.3)
