@@ -59,7 +59,7 @@ def main() -> None:
         num_train_epochs=min(_MOST, max(_FEWEST, -(-_SAMPLES // len(train)))),
         per_device_train_batch_size=16 if len(train) < 4000 else 32,
         per_device_eval_batch_size=64,
-        warmup_ratio=0.1,
+        warmup_steps=0.1,
         weight_decay=0.01,
         bf16=True,
         use_cpu=True,
