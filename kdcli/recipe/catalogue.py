@@ -53,8 +53,8 @@ def find(name: str, flag: str = "--recipe") -> Path:
     )
 
 
-def read(path: Path) -> str:
-    """The text of a recipe file.
+def read(path: Path, kind: str = "recipe") -> str:
+    """The text of a recipe file, or of another ``kind`` of file in the recipe's language.
 
     Raises:
         RequestError: it cannot be read, is no text, or is far too long for a recipe.
@@ -63,7 +63,7 @@ def read(path: Path) -> str:
         refuse_too_long(path.stat().st_size, str(path))
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(Problem(str(path), "cannot be read as a recipe", "UTF-8 text", _reason(error))) from error
+        raise RequestError(Problem(str(path), f"cannot be read as a {kind}", "UTF-8 text", _reason(error))) from error
 
 
 def refuse_too_long(size: int, origin: str) -> None:
