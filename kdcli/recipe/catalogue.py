@@ -9,6 +9,7 @@ from kdcli.errors import Problem, RequestError, did_you_mean
 DEFAULT_RECIPE = "kdcli"
 BASELINE_RECIPE = "finetune"
 SCHEMA = "recipe.schema.json"
+SWEEP_SCHEMA = "sweep.schema.json"
 MOST_BYTES = 1 << 18  # a shipped recipe has less than 2 kB; PyYAML reads so many in about a second
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -21,9 +22,9 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_folder().glob("*.yaml"))}
 
 
-def schema_file() -> Path:
-    """The JSON Schema of a recipe, for editors."""
-    return _folder() / SCHEMA
+def schema_file(name: str = SCHEMA) -> Path:
+    """The JSON Schema of a recipe, or of another kind of file, for editors."""
+    return _folder() / name
 
 
 def _folder() -> Path:

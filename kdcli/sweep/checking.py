@@ -18,8 +18,9 @@ from kdcli.models.checkpoints import Reference
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers, load_recipe, make_plan
+from kdcli.recipe.document import expanded, put
 from kdcli.sweep.loading import LoadedSweep
-from kdcli.sweep.space import overrides
+from kdcli.sweep.space import Parameter, overrides
 
 _SIZE = ("student", "size")
 
@@ -86,15 +87,29 @@ def _with_places(request: TrainRequest, loaded: LoadedSweep, values: Mapping[str
 
 def _refuse_values(request: TrainRequest, loaded: LoadedSweep) -> None:
     problems = Problems()
+    placed = []
     for parameter in loaded.parameters:
         if request.student is not None and parameter.path == _SIZE:
             problems.add(f"{parameter.place}  {parameter.key}", "has no effect beside --student", remedy="leave out --student")
-    for values in _corners(loaded):
         try:
-            load_recipe(_with_places(request, loaded, values))
+            _put(request, parameter)
+            placed.append(parameter)
+        except RequestError as error:
+            problems.extend(error)
+    rest = replace(loaded, parameters=placed)
+    for values in _corners(rest):
+        try:
+            load_recipe(_with_places(request, rest, values))
         except RequestError as error:
             problems.extend(error)
     problems.raise_if_any()
+
+
+def _put(request: TrainRequest, parameter: Parameter) -> None:
+    """Put the first value of a parameter into a recipe, for the sake of finding out that there is no such place."""
+    document = load_recipe(request).document
+    for single in expanded(parameter.override(parameter.ends()[0], f"{parameter.place}  {parameter.key}"), document.data):
+        put(document, single)
 
 
 def _corners(loaded: LoadedSweep) -> Iterator[dict[str, Any]]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import gc
 import os
 import shlex
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
@@ -44,7 +45,7 @@ from kdcli.sweep.proof import write_results
 from kdcli.sweep.results import SweepResult, results
 from kdcli.sweep.schema import OWN_STORAGE
 from kdcli.sweep.space import Combination, shown
-from kdcli.sweep.study import PLACE, TWIN, SweepStudy, opened_study
+from kdcli.sweep.study import MACHINE, PLACE, TWIN, SweepStudy, opened_study
 
 MOST_FAILURES = 3
 _PROGRESS = (PhaseStarted, StepDone, PhaseDone)
@@ -77,6 +78,7 @@ class _Work:
     events: Events
     cache_limit: int
     score: Score
+    warned: set[str] = field(default_factory=set)
 
 
 def dev_score(request: TrainRequest, events: Events, folder: Path, cache_limit: int) -> float:
@@ -212,7 +214,7 @@ def _train_teachers(work: _Work) -> None:
         if (run / "teachers" / SHARED_HEAD).is_file() and (run / "evaluation.json").is_file():
             return
         work.events.emit(Note("the teachers are co-finetuned once, for all trials"))
-        cofinetune(for_teachers(work.request), _quieter(work.events), run, (run / "plan.yaml").is_file())
+        cofinetune(for_teachers(work.request), _quieter(work), run, (run / "plan.yaml").is_file())
 
 
 def _try_all(work: _Work) -> None:
@@ -262,7 +264,8 @@ def _claimed(work: _Work, number: int, owning: ExitStack) -> bool:
 
 def _failure(work: _Work, trial: Trial) -> str | None:
     """Carry a trial through; why it failed, if it did."""
-    trial.set_user_attr(PLACE, str(work.folder.trial(trial.number)))
+    trial.set_user_attr(PLACE, str(work.folder.trial(trial.number).resolve()))
+    trial.set_user_attr(MACHINE, socket.gethostname())
     values = work.study.values(trial)
     words = ", ".join(f"{key} {shown(value)}" for key, value in values.items())
     work.events.emit(Note(f"trial {trial.number} ({trial.number + 1} of {work.study.most}): {words}"))
@@ -308,7 +311,7 @@ def _scored(work: _Work, number: int, seed: int, values: Combination) -> float:
         request = request.model_copy(update={"teachers": str(work.folder.teachers.resolve())})
     torch.set_float32_matmul_precision("highest")  # an earlier run in this process may have chosen another
     try:
-        return work.score(request, _quieter(work.events), work.folder.run(number, seed), work.cache_limit)
+        return work.score(request, _quieter(work), work.folder.run(number, seed), work.cache_limit)
     finally:
         gc.collect()
         give_back_memory()
@@ -321,11 +324,14 @@ def _say_score(work: _Work, number: int, seed: int, scores: dict[int, float]) ->
     work.events.emit(Note(f"trial {number}, seed {seed}: dev {metric} {scores[seed]:.4f}{mean}{known}"))
 
 
-def _quieter(events: Events) -> Events:
-    """Listeners of one run, of which the sweep's hear progress and warnings alone."""
+def _quieter(work: _Work) -> Events:
+    """Listeners of one run, of which the sweep's hear progress alone, and each warning once."""
 
     def listen(event: Event) -> None:
-        if isinstance(event, _PROGRESS) or (isinstance(event, Note) and event.warning):
-            events.emit(event)
+        if isinstance(event, Note) and event.warning and event.text not in work.warned:
+            work.warned.add(event.text)
+            work.events.emit(event)
+        elif isinstance(event, _PROGRESS):
+            work.events.emit(event)
 
     return Events([listen])

@@ -19,7 +19,7 @@ from kdcli.data.task import TEST
 from kdcli.plan.plan import Plan
 from kdcli.sweep.folder import SweepFolder
 from kdcli.sweep.space import Parameter
-from kdcli.sweep.study import MESSAGE, PLACE, SCORES, TWIN, SweepStudy, decoded
+from kdcli.sweep.study import MACHINE, MESSAGE, PLACE, SCORES, TWIN, SweepStudy, decoded
 
 State = Literal["complete", "pruned", "failed", "running"]
 _STATES: dict[TrialState, State] = {
@@ -50,6 +50,7 @@ class TrialResult(_Part):
         message: why it failed.
         same_as: number of the earlier trial with the same values, whose scores it has.
         folder: where its runs are, one per seed.
+        machine: the one that has that folder, where it is not in this sweep's.
     """
 
     number: int
@@ -62,6 +63,7 @@ class TrialResult(_Part):
     message: str | None = None
     same_as: int | None = None
     folder: str
+    machine: str | None = None
 
 
 class ParameterResult(_Part):
@@ -145,6 +147,9 @@ def results(study: SweepStudy, plan: Plan, folder: SweepFolder) -> SweepResult:
 
 def _trial(trial: FrozenTrial, parameters: Sequence[Parameter], folder: SweepFolder) -> TrialResult:
     scores = {int(seed): score for seed, score in trial.user_attrs.get(SCORES, {}).items()}
+    here = folder.trial(trial.number)
+    place = trial.user_attrs.get(PLACE, str(here.resolve()))
+    elsewhere = place != str(here.resolve())
     return TrialResult(
         number=trial.number,
         rank=None,
@@ -155,7 +160,8 @@ def _trial(trial: FrozenTrial, parameters: Sequence[Parameter], folder: SweepFol
         parameters=decoded(parameters, trial.params),
         message=trial.user_attrs.get(MESSAGE),
         same_as=trial.user_attrs.get(TWIN),
-        folder=trial.user_attrs.get(PLACE, str(folder.trial(trial.number))),
+        folder=place if elsewhere else str(here),
+        machine=trial.user_attrs.get(MACHINE) if elsewhere else None,
     )
 
 

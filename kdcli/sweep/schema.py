@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
 
 from kdcli.recipe.schema import Block
 
@@ -25,7 +25,11 @@ def _shape(value: Any) -> str:
     return "<map>" if isinstance(value, dict | Block) else "<neither>"
 
 
-Number = Annotated[Annotated[int, Tag("<int>")] | Annotated[float, Tag("<number>")], Discriminator(_kind)]
+Number = Annotated[
+    Annotated[int, Tag("<int>")] | Annotated[float, Tag("<number>")],
+    Discriminator(_kind),
+    WithJsonSchema({"type": "number"}),
+]
 
 
 class Range(Block):

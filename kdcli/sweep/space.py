@@ -10,7 +10,7 @@ from itertools import islice, product
 from random import Random
 from typing import Any
 
-from kdcli.recipe.document import KeyPath, Override
+from kdcli.recipe.document import KeyPath, Override, parse
 from kdcli.sweep.schema import DEFAULT_TRIALS, Range, Sweep
 
 Combination = Mapping[str, Any]
@@ -53,7 +53,17 @@ class Parameter:
 
 
 def text(value: Any) -> str:
-    """A value as it is written in a line of YAML."""
+    """A value as it is written in a line of YAML.
+
+    >>> text({"bert": {1: 2}}), text([1, "last", None])
+    ('{bert: {1: 2}}', '[1, last, null]')
+    """
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{text(key)}: {text(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(text, value)) + "]"
+    if isinstance(value, str) and (not value or parse(value, "").data != value):
+        return json.dumps(value, ensure_ascii=False)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

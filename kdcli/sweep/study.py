@@ -7,7 +7,6 @@ what a process has drawn before: an interrupted sweep goes on as if it had not b
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,10 +24,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from kdcli.errors import Problem, RequestError
 from kdcli.sweep.schema import OWN_STORAGE, Range, Sweep
-from kdcli.sweep.space import Combination, Parameter, grid_point, most_trials, same
+from kdcli.sweep.space import Combination, Parameter, grid_point, most_trials, same, text
 
 PRUNED_AFTER = 5
-SCORES, PLACE, MESSAGE, TWIN = "scores", "place", "message", "same as"
+SCORES, PLACE, MACHINE, MESSAGE, TWIN = "scores", "place", "machine", "message", "same as"
 _LEAST_FOR_IMPORTANCE = 4
 
 
@@ -165,7 +164,7 @@ def _choices(values: Sequence[Any]) -> list[Any]:
     """The choices as they are, where Optuna can tell each from the others; else as texts."""
     single = all(value is None or isinstance(value, bool | int | float | str) for value in values)
     truths = sum(isinstance(value, bool) for value in values)
-    return list(values) if single and truths in (0, len(values)) else [json.dumps(value) for value in values]
+    return list(values) if single and truths in (0, len(values)) else [text(value) for value in values]
 
 
 def decoded(parameters: Sequence[Parameter], params: Mapping[str, Any]) -> dict[str, Any]:
