@@ -87,7 +87,12 @@ def dev_score(request: TrainRequest, events: Events, folder: Path, cache_limit: 
     Raises:
         RunFailedError: the student has no score.
     """
-    _, evaluation = distill(request, events, folder, (folder / "plan.yaml").is_file(), cache_limit)
+    torch.set_float32_matmul_precision("highest")  # an earlier run in this process may have chosen another
+    try:
+        _, evaluation = distill(request, events, folder, (folder / "plan.yaml").is_file(), cache_limit)
+    finally:
+        gc.collect()
+        give_back_memory()
     students = evaluation.of("student")
     if not students:
         raise RunFailedError("\n".join(one.sentence for one in evaluation.unscored) or "the student has no score")
@@ -298,7 +303,8 @@ def _carry_through(work: _Work, trial: Trial, values: Combination) -> None:
             study.note_score(trial, scores)
             _say_score(work, trial.number, seed, scores)
         so_far = [scores[one] for one in seeds[:place]]
-        if place < len(seeds) and study.loses(trial, so_far):
+        decides = place < len(seeds) and seeds[place] not in scores
+        if place < len(seeds) and study.loses(trial, so_far) and decides:
             study.pruned(trial)
             work.events.emit(Note(f"trial {trial.number} is pruned: its mean so far is below the median of the others"))
             return
@@ -309,12 +315,7 @@ def _scored(work: _Work, number: int, seed: int, values: Combination) -> float:
     request = with_values(work.request, work.loaded, values).model_copy(update={"seed": seed})
     if work.checked.once:
         request = request.model_copy(update={"teachers": str(work.folder.teachers.resolve())})
-    torch.set_float32_matmul_precision("highest")  # an earlier run in this process may have chosen another
-    try:
-        return work.score(request, _quieter(work), work.folder.run(number, seed), work.cache_limit)
-    finally:
-        gc.collect()
-        give_back_memory()
+    return work.score(request, _quieter(work), work.folder.run(number, seed), work.cache_limit)
 
 
 def _say_score(work: _Work, number: int, seed: int, scores: dict[int, float]) -> None:

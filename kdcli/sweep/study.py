@@ -79,7 +79,9 @@ class SweepStudy:
 
     def twin(self, trial: Trial) -> FrozenTrial | None:
         """A finished trial with the same values."""
-        return next((one for one in self.trials() if one.state == TrialState.COMPLETE and one.params == trial.params), None)
+        trials = self.trials()
+        values = next(one.params for one in trials if one.number == trial.number)
+        return next((one for one in trials if one.state == TrialState.COMPLETE and one.params == values), None)
 
     def scored(self, trial: Trial | FrozenTrial) -> dict[int, float]:
         """The scores that a trial has so far, by seed."""
