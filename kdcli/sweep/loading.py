@@ -71,7 +71,7 @@ def loads(text: str, origin: str) -> LoadedSweep:
 def _refuse_what_is_no_sweep(document: Document) -> None:
     """Refuse a file of another kind without a word of what is in it: it may be one with secrets."""
     data = document.data
-    if isinstance(data, dict) and any(key in Sweep.model_fields or did_you_mean(str(key), Sweep.model_fields) for key in data):
+    if isinstance(data, dict) and any(key in Sweep.model_fields or did_you_mean(str(key), ["parameters"]) for key in data):
         return
     found = "a mapping with other keys" if isinstance(data, dict) else "something else"
     raise RequestError(Problem(document.origin, "is not a sweep", "a mapping with the key 'parameters'", found))

@@ -94,9 +94,14 @@ def request_alone(tiny_bert: Path, tiny_data: Path) -> TrainRequest:
 
 
 @pytest.fixture
-def make(request_alone: TrainRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Make a sweep out of a file's text, in a folder of its name; its page is not drawn, which would take longest."""
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is not drawn, which would take longest."""
     monkeypatch.setattr("kdcli.sweep.proof.page", lambda result, title: "")
+
+
+@pytest.fixture
+def make(request_alone: TrainRequest, tmp_path: Path, no_page: None) -> Make:
+    """Make a sweep out of a file's text, in a folder of its name."""
 
     def made(text: str, score: Any = None, name: str = "sweep", events: Events | None = None, resume: bool = False) -> Any:
         file = tmp_path / f"{name}.yaml"
@@ -344,6 +349,7 @@ def test_other_file_other_flags_and_other_recipe_are_refused(make: Make, request
         sweep(request_alone, tmp_path / "sweep.yaml", Events(), tmp_path / "sweep", score=Runs())
 
 
+@pytest.mark.usefixtures("no_page")
 def test_recipe_that_has_changed_since_is_refused(request_alone: TrainRequest, tmp_path: Path) -> None:
     recipe, file = tmp_path / "mine.yaml", tmp_path / "sweep.yaml"
     body = "name: mine\nstages:\n  - name: one\n    epochs: 2\n    objective: [{loss: hard-labels}]\n"
@@ -379,6 +385,7 @@ def test_processes_that_share_a_sweep_share_its_trials(make: Make) -> None:
     assert {number for number, _, _ in first.asked} == {0}
 
 
+@pytest.mark.usefixtures("no_page")
 def test_machines_with_folders_of_their_own_share_one_storage(request_alone: TrainRequest, tmp_path: Path) -> None:
     storage = f"storage: sqlite:///{tmp_path / 'shared.db'}\n"
     file = tmp_path / "sweep.yaml"
