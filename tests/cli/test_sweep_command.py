@@ -47,7 +47,16 @@ def done(tiny_bert: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("sweeps")
     text = "sampler: grid\nparameters:\n  training.learning_rate: [1e-5, 5e-3]\n"
     (folder / "sweep.yaml").write_text(text)
-    teachers = ["--teachers", f"bert={tiny_bert}", "--student", "2L", "--data", tiny_data, "--recipe", "finetune"]
+    teachers: list[str | Path] = [
+        "--teachers",
+        f"bert={tiny_bert}",
+        "--student",
+        "2L",
+        "--data",
+        tiny_data,
+        "--recipe",
+        "finetune",
+    ]
     given = ["--epochs", "8", "--batch-size", "16", "--precision", "fp32", "--device", "cpu", "--json"]
     return folder, kdcli("distill", *teachers, "--sweep", folder / "sweep.yaml", "--out", folder / "out", *given)
 
@@ -162,7 +171,7 @@ def test_best_recipe_and_test_command_can_be_typed(
 ) -> None:
     folder, result = done
     monkeypatch.chdir(folder)
-    teachers = ["--teachers", f"bert={tiny_bert}", "--student", "2L", "--data", tiny_data]
+    teachers: list[str | Path] = ["--teachers", f"bert={tiny_bert}", "--student", "2L", "--data", tiny_data]
     plan = kdcli("distill", "--recipe", "out/best.yaml", *teachers, "--dry-run", "--json")
     assert plan.exit_code == 0, plan.output
     assert json.loads(plan.stdout)["recipe"]["training"]["learning_rate"] == 5e-3

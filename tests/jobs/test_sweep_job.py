@@ -58,7 +58,7 @@ def smooth(request: TrainRequest) -> float:
     """A score with its summit within the ranges, a little different for each seed."""
     values = values_of(request)
     rate, epochs = math.log10(values["learning_rate"]), values.get("epochs", 3)
-    return 0.9 - 0.05 * (rate + 3) ** 2 - 0.01 * abs(epochs - 5) + 0.001 * request.seed
+    return float(0.9 - 0.05 * (rate + 3) ** 2 - 0.01 * abs(epochs - 5) + 0.001 * request.seed)
 
 
 class Runs:
