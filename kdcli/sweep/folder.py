@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import sleep
 
@@ -25,9 +24,15 @@ _BETWEEN_LOOKS = 1.0
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """The places inside a sweep's folder."""
+    """The places inside a sweep's folder.
+
+    Attributes:
+        path: the folder.
+        made: the folders that were made for it, the outermost first.
+    """
 
     path: Path
+    made: tuple[Path, ...] = field(default=(), compare=False)
 
     @property
     def file(self) -> Path:
@@ -79,15 +84,21 @@ def begun(out: Path | None, task: str, loaded: LoadedSweep, request: TrainReques
     Raises:
         RequestError: ``out`` is there already and not empty, or cannot be written.
     """
-    folder = SweepFolder(new_run(out, task, "sweep").path)
+    run = new_run(out, task, "sweep")
+    run.refuse_begun()
+    folder = SweepFolder(run.path, run.made)
     write_text(folder.file, written(loaded.content))
     write_json(folder.request, request.as_data())
     return folder
 
 
 def removed(folder: SweepFolder) -> None:
-    """Take away the folder of a sweep that could not begin."""
-    shutil.rmtree(folder.path, ignore_errors=True)
+    """Take away what was made for a sweep that could not begin."""
+    for file in (folder.file, folder.request):
+        file.unlink(missing_ok=True)
+    for made in reversed(folder.made):
+        with suppress(OSError):  # somebody else has put something there
+            made.rmdir()
 
 
 def found(out: Path | None, loaded: LoadedSweep, request: TrainRequest | None) -> tuple[SweepFolder, TrainRequest]:

@@ -107,6 +107,15 @@ def test_wrong_file_is_refused_with_its_line_and_leaves_nothing(name: str, words
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]
 
 
+def test_storage_that_cannot_be_opened_leaves_a_folder_that_was_there(words: list[str | Path], tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(WRONG["storage"][0])
+    (tmp_path / "out").mkdir()
+    assert kdcli(*words, "--out", "out").exit_code == 2
+    assert list((tmp_path / "out").iterdir()) == []
+    assert kdcli(*words, "--out", "deep/er/out").exit_code == 2
+    assert not (tmp_path / "deep").exists()
+
+
 def test_all_mistakes_are_said_at_once(words: list[str | Path], tmp_path: Path) -> None:
     text = SWEEP.replace("from: 1", "from: 0").replace("training.learning_rate", "training.learnin_rate")
     (tmp_path / "sweep.yaml").write_text(text + "  stages.7.epochs: [1]\n")
