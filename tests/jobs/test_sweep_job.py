@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 from optuna.trial import Trial
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from kdcli.data.sources import DataRequest
 from kdcli.engine.events import Event, Events, Note, PhaseStarted, StepDone
@@ -91,6 +93,18 @@ def alone(bert: Path, data: Path) -> TrainRequest:
 @pytest.fixture
 def request_alone(tiny_bert: Path, tiny_data: Path) -> TrainRequest:
     return alone(tiny_bert, tiny_data)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_database() -> Iterator[None]:
+    """SQLite does not wait for the disk here; no test takes away the power."""
+
+    def hurry(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", hurry)
+    yield
+    event.remove(Engine, "connect", hurry)
 
 
 @pytest.fixture
