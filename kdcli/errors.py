@@ -57,6 +57,10 @@ class RequestError(KdcliError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class RunTakenError(RequestError):
+    """Another process is at work in the run; it is free again when that has ended."""
+
+
 class GateError(KdcliError):
     """The work was done, and a gate that the user asked for was not met (exit code 1)."""
 

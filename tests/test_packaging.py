@@ -28,6 +28,7 @@ def test_wheel_carries_the_report_and_its_templates(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {f"{room}report.html.j2", f"{room}tables.html.j2", f"{room}report.css", f"{room}page.py"} <= set(names)
+    assert {"kdcli/sweep/sweep.html.j2", "kdcli/recipe/shipped/sweep.schema.json"} <= set(names)
 
 
 def test_wheel_carries_and_finds_every_recipe(wheel: Path, tmp_path: Path) -> None:

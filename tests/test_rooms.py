@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "kdcli"
 FROM_ROOF_TO_GROUND = (
-    "cli", "jobs", "evaluation", "export", "engine", "plan", "losses", "models", "data", "recipe", "errors", "files",
+    "cli", "sweep", "jobs", "evaluation", "export", "engine", "plan", "losses", "models", "data", "recipe", "errors", "files",
     "caching", "harmless",
 )  # fmt: skip
 FOR_ALL = {"errors", "files", "caching", "harmless"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +14,7 @@ from kdcli.cli.session import print_document, results, session
 from kdcli.recipe.catalogue import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
+    from kdcli.engine.events import Events
     from kdcli.plan.request import TrainRequest
 
 EXAMPLES = """Examples:
@@ -19,6 +22,8 @@ EXAMPLES = """Examples:
   kdcli distill --teachers bert,roberta --student 4L
 
   kdcli distill --teachers bert=./my-bert,roberta=./my-roberta --student 3L --task sst2 --data ./SST-2 --min-retention 0.98
+
+  kdcli distill --teachers bert=./my-bert --student 4L --data train.csv --sweep sweep.yaml --out runs/sweep
 """
 
 
@@ -50,6 +55,16 @@ def distill(
     recipe: options.Recipe = DEFAULT_RECIPE,
     set_values: options.Set = None,
     effort: options.EffortOption = options.Effort.normal,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(
+            "--sweep",
+            metavar="FILE",
+            help="Search over recipe values: a YAML file with parameters (keys as --set has them), each with choices or a "
+            "range. Ranked by dev score; needs pip install 'kdcli[sweep]'.",
+            rich_help_panel="Training",
+        ),
+    ] = None,
     epochs: Annotated[
         float | None,
         typer.Option("--epochs", help="Epochs of every stage of the distillation.", rich_help_panel="Training"),
@@ -88,7 +103,8 @@ def distill(
     quiet: options.Quiet = False,
 ) -> None:
     """Make a small student from one or several teachers: co-finetune, distill, score, write the run folder."""
-    with session(quiet, None if dry_run else "kdcli distill") as events:
+    again = "kdcli distill" if sweep is None else f"kdcli distill --sweep {shlex.quote(str(sweep))}"
+    with session(quiet, None if dry_run else again) as events:
         from kdcli.errors import Problem, RequestError
         from kdcli.plan.request import TrainRequest
 
@@ -128,6 +144,17 @@ def distill(
                 allow_weak_teachers=allow_weak_teachers,
                 track=options.split_names(track),
             )  # fmt: skip
+        if sweep is not None:
+            if gates or profile:
+                flag = f"--{gates[0].name}" if gates else "--profile"
+                raise RequestError(
+                    Problem(flag, "is for a single run; it does not go with --sweep", remedy=f"leave out {flag}")
+                )
+            if dry_run:
+                show_dry_sweep(request, sweep, events, json_output)
+            else:
+                run_sweep(request, sweep, events, out, resume, cache_limit, json_output)
+            return
         if dry_run:
             if request is None:
                 raise RequestError(
@@ -151,6 +178,56 @@ def distill(
             show_profile(spent, json_output)
         events.emit_note(f"student: {run.student}")
         check_gates(evaluation)
+
+
+def show_dry_sweep(request: TrainRequest | None, file: Path, events: Events, json_output: bool) -> None:
+    """Check a sweep and show what it would do."""
+    from kdcli.errors import Problem, RequestError
+    from kdcli.sweep.extra import require_optuna
+
+    require_optuna()
+    if request is None:
+        raise RequestError(Problem("--dry-run", "does not go with --resume alone", remedy="name the teachers and the student"))
+    from kdcli.cli.rendering import show
+    from kdcli.cli.sweep_view import dry_sweep_document, dry_sweep_view
+    from kdcli.files import json_text
+    from kdcli.sweep.job import dry_sweep
+
+    dry = dry_sweep(request, file, events)
+    events.emit_finished()
+    if json_output:
+        print_document(json_text(dry_sweep_document(dry)))
+    else:
+        console = results()
+        show(console, *dry_sweep_view(dry, console.width))
+
+
+def run_sweep(
+    request: TrainRequest | None,
+    file: Path,
+    events: Events,
+    out: Path | None,
+    resume: bool,
+    cache_limit: int,
+    json_output: bool,
+) -> None:
+    """Search over recipe values and show the ranked trials."""
+    from kdcli.sweep.extra import require_optuna
+
+    require_optuna()
+    from kdcli.cli.rendering import show
+    from kdcli.cli.sweep_view import sweep_view
+    from kdcli.files import json_text
+    from kdcli.sweep.job import sweep as run_job
+
+    folder, result = run_job(request, file, events, out, resume, cache_limit)
+    events.emit_finished()
+    if json_output:
+        print_document(json_text(result.model_dump(mode="json")))
+    else:
+        console = results()
+        show(console, *sweep_view(result, console.width))
+    events.emit_note(f"page: {folder.page}")
 
 
 def show_plan(plan: object, json_output: bool) -> None:

@@ -111,9 +111,12 @@ def check(
 
 
 @app.command("schema", cls=Command, epilog=_SCHEMA)
-def schema() -> None:
+def schema(
+    sweep: Annotated[bool, typer.Option("--sweep", help="That of the files of kdcli distill --sweep.")] = False,
+) -> None:
     """Print the JSON Schema of a recipe, with which editors complete and check it."""
     with errors_as_exit_codes():
-        from kdcli.recipe.catalogue import schema_file
+        from kdcli.recipe.catalogue import SCHEMA, SWEEP_SCHEMA, schema_file
 
-        print_document(schema_file().read_text(encoding="utf-8").rstrip("\n"))
+        name = SWEEP_SCHEMA if sweep else SCHEMA
+        print_document(schema_file(name).read_text(encoding="utf-8").rstrip("\n"))

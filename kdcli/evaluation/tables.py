@@ -34,7 +34,7 @@ def write_tables(folder: Path, task: Task, evaluation: Evaluation, answers: Sequ
     with whole_folder(folder) as partial:
         for name, rows in _tables(task, evaluation, answers):
             if rows:
-                write_text(partial / f"{name}.csv", _csv(rows))
+                write_text(partial / f"{name}.csv", as_csv(rows))
 
 
 def _tables(task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> Iterator[tuple[str, Sequence[Row]]]:
@@ -108,7 +108,8 @@ def _predictions(task: Task, evaluation: Evaluation, answers: Sequence[Answer]) 
         }
 
 
-def _csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[Row]) -> str:
+    """Rows as the text of a CSV file; the first one has the names of the columns."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # else a lone CR would end a row
     writer.writerow(map(_cell, rows[0]))

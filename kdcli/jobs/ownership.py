@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from kdcli.errors import Problem, RequestError
+from kdcli.errors import Problem, RequestError, RunTakenError
 
 try:
     import fcntl
@@ -30,7 +30,8 @@ def owned(folder: Path) -> Iterator[None]:
     locks do; where there are none, the folder is used without.
 
     Raises:
-        RequestError: another process is at work there, or the folder cannot be written to.
+        RunTakenError: another process is at work there.
+        RequestError: the folder cannot be written to.
     """
     if fcntl is None:
         yield
@@ -62,7 +63,7 @@ def _locked(path: Path) -> int:
             if error.errno in _TAKEN:
                 owner = os.read(place, 500).decode("utf-8", errors="replace") or "a process that has just begun"
                 os.close(place)
-                raise RequestError(
+                raise RunTakenError(
                     Problem(
                         str(path.parent),
                         "another process is at work in this run",

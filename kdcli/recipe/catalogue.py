@@ -9,6 +9,7 @@ from kdcli.errors import Problem, RequestError, did_you_mean
 DEFAULT_RECIPE = "kdcli"
 BASELINE_RECIPE = "finetune"
 SCHEMA = "recipe.schema.json"
+SWEEP_SCHEMA = "sweep.schema.json"
 MOST_BYTES = 1 << 18  # a shipped recipe has less than 2 kB; PyYAML reads so many in about a second
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -21,9 +22,9 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_folder().glob("*.yaml"))}
 
 
-def schema_file() -> Path:
-    """The JSON Schema of a recipe, for editors."""
-    return _folder() / SCHEMA
+def schema_file(name: str = SCHEMA) -> Path:
+    """The JSON Schema of a recipe, or of another kind of file, for editors."""
+    return _folder() / name
 
 
 def _folder() -> Path:
@@ -53,8 +54,8 @@ def find(name: str, flag: str = "--recipe") -> Path:
     )
 
 
-def read(path: Path) -> str:
-    """The text of a recipe file.
+def read(path: Path, kind: str = "recipe") -> str:
+    """The text of a recipe file, or of another ``kind`` of file in the recipe's language.
 
     Raises:
         RequestError: it cannot be read, is no text, or is far too long for a recipe.
@@ -63,7 +64,7 @@ def read(path: Path) -> str:
         refuse_too_long(path.stat().st_size, str(path))
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(Problem(str(path), "cannot be read as a recipe", "UTF-8 text", _reason(error))) from error
+        raise RequestError(Problem(str(path), f"cannot be read as a {kind}", "UTF-8 text", _reason(error))) from error
 
 
 def refuse_too_long(size: int, origin: str) -> None:

@@ -50,6 +50,21 @@ for _kind, (_form, _begins) in _SCALARS.items():
     _Loader.add_implicit_resolver(f"{_CORE}{_kind}", re.compile(f"^(?:{_form})$"), list(_begins))
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper without aliases, which quotes every text that :class:`_Loader` would read as something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def written(data: Any) -> str:
+    """Plain data as YAML that :func:`parse` reads as the same data."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
 @dataclass(frozen=True)
 class Override:
     """A value that a flag puts in place of the recipe's.

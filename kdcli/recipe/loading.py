@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,6 +17,8 @@ from kdcli.recipe.catalogue import read
 from kdcli.recipe.document import Document, Key, KeyPath, Override, at, brief, expanded, parse, put
 from kdcli.recipe.schema import LossBlock, Recipe
 from kdcli.recipe.words import allowed
+
+Block = TypeVar("Block", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,19 @@ def loads(text: str, origin: str, overrides: Sequence[Override] = ()) -> LoadedR
     for override in overrides:
         for single in expanded(override, document.data):
             put(document, single)
+    return LoadedRecipe(validated(Recipe, document), document)
+
+
+def validated(block: type[Block], document: Document) -> Block:
+    """The document as a block of some schema.
+
+    Raises:
+        RequestError: with every mistake at once, each with its place.
+    """
     try:
-        return LoadedRecipe(Recipe.model_validate(document.data), document)
+        return block.model_validate(document.data)
     except ValidationError as error:
-        raise RequestError(_problems(document, error.errors())) from error
+        raise RequestError(_problems(document, error.errors(), block)) from error
 
 
 def with_values(loaded: LoadedRecipe, overrides: Sequence[Override]) -> LoadedRecipe:
@@ -67,13 +78,13 @@ def _refuse_what_is_no_recipe(document: Document) -> None:
     raise RequestError(Problem(document.origin, "is not a recipe", "a mapping with the key 'stages'", found))
 
 
-def _problems(document: Document, details: Sequence[Any]) -> list[Problem]:
+def _problems(document: Document, details: Sequence[Any], root: type[BaseModel]) -> list[Problem]:
     """All findings; what follows from another one is not told.
 
     A key that is missing because it is misspelt beside it is told as the misspelling, and a key of the wrong kind without what
     is wrong with its value.
     """
-    problems = [_problem(document, detail) for detail in details]
+    problems = [_problem(document, detail, root) for detail in details]
     meant = set()
     wrong_keys = {detail["loc"][:-1] for detail in details if detail["loc"][-1:] == ("[key]",)}
     for detail, problem in zip(details, problems, strict=True):
@@ -88,19 +99,19 @@ def _problems(document: Document, details: Sequence[Any]) -> list[Problem]:
     return list(dict.fromkeys(told))
 
 
-def _problem(document: Document, detail: Any) -> Problem:
+def _problem(document: Document, detail: Any, root: type[BaseModel]) -> Problem:
     """One of pydantic's findings in kdcli's words."""
     path = _key_path(document.data, detail["loc"])
     kind = detail["type"]
     if kind == "extra_forbidden":
-        known = _keys_at(path[:-1], document.data)
+        known = _keys_at(path[:-1], document.data, root)
         remedy = did_you_mean(str(path[-1]), known)
         return Problem(document.where(path), f"unknown key {path[-1]!r}", "one of " + ", ".join(known), "", remedy)
     if kind == "missing":
         return Problem(document.where(path), f"the key {path[-1]!r} is missing")
     if detail["loc"][-1:] == ("[key]",):
-        return Problem(document.where(path), "has a wrong value", _expected_key(path, document.data), brief(path[-1]))
-    annotation = _annotation_at(path, document.data)
+        return Problem(document.where(path), "has a wrong value", _expected_key(path, document.data, root), brief(path[-1]))
+    annotation = _annotation_at(path, document.data, root)
     if kind in ("union_tag_invalid", "union_tag_not_found") and "a loss" in allowed(annotation):
         return _unknown_loss(document, path, detail)
     words = allowed(annotation)
@@ -123,9 +134,11 @@ def _choices(words: Sequence[str]) -> list[str]:
     return [choice for word in words for choice in re.findall(r"`([^`]+)`", word)]
 
 
-def _expected_key(path: KeyPath, data: Any) -> str:
+def _expected_key(path: KeyPath, data: Any, root: type[BaseModel]) -> str:
     """What the keys of the map around ``path`` have to be."""
-    inside = "map of text" in " ".join(allowed(_annotation_at(path[:-1], data)))
+    inside = "map of text" in " ".join(allowed(_annotation_at(path[:-1], data, root)))
+    if root is not Recipe:
+        return "text"
     return "the name of a teacher, as in {bert: …}" if inside else "the number of a layer or head"
 
 
@@ -166,17 +179,17 @@ def _key_path(data: Any, location: tuple[Key, ...]) -> KeyPath:
     return tuple(path)
 
 
-def _annotation_at(path: KeyPath, data: Any) -> Any:
+def _annotation_at(path: KeyPath, data: Any, root: type[BaseModel]) -> Any:
     """The schema's annotation of the value at ``path``."""
-    annotation: Any = Recipe
+    annotation: Any = root
     for key in path:
         annotation, data = _inside(annotation, key, data), at(data, key)
     return annotation
 
 
-def _keys_at(path: KeyPath, data: Any) -> list[str]:
+def _keys_at(path: KeyPath, data: Any, root: type[BaseModel]) -> list[str]:
     """The keys that the schema knows in the block at ``path``."""
-    annotation = _annotation_at(path, data)
+    annotation = _annotation_at(path, data, root)
     for key in path:
         data = at(data, key)
     model = _model(annotation, data)

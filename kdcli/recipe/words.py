@@ -12,8 +12,12 @@ from pydantic.fields import FieldInfo
 from kdcli.recipe.schema import LossBlock
 
 _SIGNS = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
-_PLAIN = {int: "whole number", float: "number", str: "text", bool: "true / false"}
-_BLOCKS = {"Schedule": "a schedule {from: …, to: …}", "Projection": "a projection {side: …}"}
+_PLAIN: dict[Any, str] = {Any: "any value", int: "whole number", float: "number", str: "text", bool: "true / false"}
+_BLOCKS = {
+    "Schedule": "a schedule {from: …, to: …}",
+    "Projection": "a projection {side: …}",
+    "Range": "a range {from: …, to: …}",
+}
 
 
 def allowed(annotation: Any, limits: Iterable[Any] = ()) -> list[str]:
