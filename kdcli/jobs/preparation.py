@@ -154,7 +154,7 @@ def _augmented(task: Task, request: TrainRequest) -> Task:
     if request.command != "distill" or not recipe.needs_teachers():
         return task
     about = recipe.augmentation
-    made = copies(len(task.train)) if about.copies == AUTO else settled(about.copies)
+    made = copies(len(task.train), request.effort) if about.copies == AUTO else settled(about.copies)
     return with_augmentation(task, made, about.methods, about.share, request.seed)
 
 
