@@ -94,6 +94,8 @@ TASKS = {
 }
 PAIRS = {"minilm": ("l6", "bpe"), "mpnet": ("mpnet", "l6"), "single": ("l6",)}
 DEPTHS = {"minilm": (3, 2), "single": (3, 2), "mpnet": (6, 4)}
+# TextBrewer takes one teacher; fine-tuning begins with the first teacher's layers, which is l6 in both
+_SHARED = {("textbrewer", "minilm"), ("textbrewer", "mpnet"), ("finetune", "single")}
 _TRAINER_RATES = {"l6": (1e-4, 2e-4), "bpe": (1e-4, 2e-4), "mpnet": (3e-5, 6e-5)}
 _FINETUNE_SEARCH = tuple({"learning_rate": rate} for rate in (1e-4, 2e-4, 5e-4))
 _TEXTBREWER_SEARCH = (
@@ -155,7 +157,7 @@ class Study:
                 for teachers in self.options.teachers.split(","):
                     for layers in DEPTHS[teachers] if self.options.layers is None else [self.options.layers]:
                         for method in self.options.methods.split(","):
-                            if method != "textbrewer" or teachers == "single":
+                            if (method, teachers) not in _SHARED:
                                 yield Cell(seed, task.name, teachers, layers, method)
 
     def _has(self, key: str) -> bool:

@@ -180,7 +180,7 @@ def against(study: Study, method: str, teachers: Sequence[str] = ("single", "min
     for task in study.tasks:
         for name in teachers:
             for layers in (HALF[name], HALF[name] * 2 // 3):
-                other = "single" if method == "textbrewer" else name
+                other = "single" if method == "textbrewer" else {"single": "minilm"}.get(name, name)
                 ours, theirs = (study.seeds(task, who, layers, how) for who, how in ((name, "kdcli"), (other, method)))
                 both = sorted(ours.keys() & theirs.keys())
                 if not both:
