@@ -273,3 +273,35 @@ def test_the_patience_is_counted_from_the_last_better_score(
     settings = {"early_stopping": patience, "evaluations_per_epoch": 6}
     found = Course(stopping_early(material).make, settings, [*SCORES[:4], *scores]).run(tmp_path)
     assert found.steps[-1] == 4 + len(scores)
+
+
+# One standard error of a share of 0.5 over the 40 dev rows is 0.079
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
+        ([0.2, 0.50, 0.45, 0.43, 0.30], [1, 2, 3, 4]),  # the latest that is near the highest
+        ([0.2, 0.50, 0.41, 0.43, 0.40], [1, 2, 4]),  # what falls out is not kept, what comes back is
+        ([0.2, 0.50, 0.43, 0.36, 0.20], [1, 2, 3]),  # held against the highest, not against what is kept
+        ([0.2, 0.30, 0.40, 0.50, 0.60], [1, 2, 3, 4, 5]),
+    ],
+)
+def test_the_latest_weights_within_a_standard_error_of_the_best_are_kept(
+    scores: list[float], kept: list[int], material: Material, tmp_path: Path
+) -> None:
+    made = phase(material, (4, 5), terms=labels_alone, teachers=False, dropout=0.1)
+    error = (0.5 * 0.5 / len(made.dev)) ** 0.5
+    scores = [round(0.5 - (0.5 - score) * error / 0.079, 6) for score in scores]
+    settings = {"keep": "latest", "evaluations_per_epoch": 6}
+
+    def course(scores: list[float], **more: Any) -> Course:
+        return Course(
+            lambda: phase(material, (4, 5), terms=labels_alone, teachers=False, dropout=0.1),
+            settings | more,
+            [*SCORES[:4], *scores],
+        )
+
+    run = course(scores).run(tmp_path / "latest")
+    assert [event.step - 4 for event in run.told.of(Evaluated) if event.best] == kept
+    assert run.told.events[-1] == PhaseDone("distill", scores[kept[-1] - 1])
+    alone = [0.9 if row == kept[-1] else 0.1 for row in range(1, 6)]
+    assert differing(course(alone, keep="best").run(tmp_path / "alone").weights, run.weights) == []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -162,29 +163,72 @@ def test_cofinetuned_teachers_are_reused_by_their_run_folder(
     assert evaluation.model("student").scores["accuracy"] > 0.9
 
 
-def test_finetuned_teacher_with_labels_in_another_order_is_matched_by_name(
-    tiny_run: TinyRun, request_for_tiny: TrainRequest, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def swapped(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny student as a teacher, its classes in the other order."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    swapped: Any = AutoModelForSequenceClassification.from_pretrained(tiny_run[0] / "student")
-    swapped.classifier.weight.data = swapped.classifier.weight.data.flip(0)
-    swapped.classifier.bias.data = swapped.classifier.bias.data.flip(0)
-    swapped.config.id2label = {0: "POSITIVE", 1: "NEGATIVE"}
-    swapped.config.label2id = {"POSITIVE": 0, "NEGATIVE": 1}
-    swapped.save_pretrained(tmp_path / "teacher")
-    AutoTokenizer.from_pretrained(tiny_run[0] / "student").save_pretrained(tmp_path / "teacher")
-    request = request_for_tiny.model_copy(
-        update={
-            "teachers": f"mine={tmp_path / 'teacher'}",
-            "student": "1L",
-            "baseline": False,
-            "overrides": tuple(override for override in request_for_tiny.overrides if override.path[0] != "student"),
-        }
+    folder = tmp_path_factory.mktemp("swapped") / "teacher"
+    model: Any = AutoModelForSequenceClassification.from_pretrained(tiny_run[0] / "student")
+    model.classifier.weight.data = model.classifier.weight.data.flip(0)
+    model.classifier.bias.data = model.classifier.bias.data.flip(0)
+    model.config.id2label = {0: "POSITIVE", 1: "NEGATIVE"}
+    model.config.label2id = {"POSITIVE": 0, "NEGATIVE": 1}
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_run[0] / "student").save_pretrained(folder)
+    return folder
+
+
+def taught_by(swapped: Path, request: TrainRequest, student: str, *flags: str) -> TrainRequest:
+    """A distillation from that teacher alone."""
+    kept = tuple(override for override in request.overrides if override.path[0] != "student")
+    overrides = kept + tuple(map(Override.parse, flags))
+    return request.model_copy(
+        update={"teachers": f"mine={swapped}", "student": student, "baseline": False, "overrides": overrides}
     )
-    _, evaluation = distill(request, Events(), tmp_path / "run")
+
+
+def test_finetuned_teacher_with_labels_in_another_order_is_matched_by_name(
+    swapped: Path, request_for_tiny: TrainRequest, tmp_path: Path
+) -> None:
+    _, evaluation = distill(taught_by(swapped, request_for_tiny, "1L"), Events(), tmp_path / "run")
     assert evaluation.best_teacher is not None
     assert evaluation.best_teacher.scores["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("head", ["kept", "fresh"])
+def test_a_student_cut_from_a_finetuned_teacher_has_its_head_in_the_order_of_the_task(
+    head: str, swapped: Path, request_for_tiny: TrainRequest, tmp_path: Path
+) -> None:
+    """As deep as its teacher and hardly trained, it is its teacher."""
+    still = ["training.learning_rate=1e-12", "training.head_learning_rate=1e-12", "stages.0.epochs=1", "training.warmup=0"]
+    request = taught_by(swapped, request_for_tiny, "2L", *still, f"student.init.head={head}")
+    run, evaluation = distill(request, Events(), tmp_path / "run")
+    teacher, student = (model.scores["accuracy"] for model in (evaluation.model("mine"), evaluation.model("student")))
+    if head == "kept":
+        assert student == teacher > 0.9
+    ours, theirs = (load_file(folder / "model.safetensors")["classifier.weight"] for folder in (run.student, swapped))
+    assert torch.allclose(ours, theirs.flip(0), atol=1e-6) == (head == "kept")
+    told = run.read_plan().first_weights(run.read_plan().student_or_fail)
+    assert told == ("layers 1–2 and the head of fine-tuned mine" if head == "kept" else "layers 1–2 of fine-tuned mine")
+
+
+def test_texts_made_from_texts_are_taught_on_and_not_scored(
+    tiny_run: TinyRun, request_for_tiny: TrainRequest, tmp_path: Path
+) -> None:
+    more = tuple(map(Override.parse, ("augmentation.copies=1", "stages.0.epochs=1")))
+    request = request_for_tiny.model_copy(
+        update={"teachers": str(tiny_run[0]), "baseline": True, "overrides": request_for_tiny.overrides + more}
+    )
+    told: list[Event] = []
+    run, _ = distill(request, Events([told.append]), tmp_path / "run")
+    plan = run.read_plan()
+    rows, made = plan.task.splits["train"].rows, plan.task.splits["augmented"].rows
+    assert 0 < made <= rows
+    assert plan.hops[-1].stages[0].steps == -(-(rows + made) // 16)
+    steps = [event.step for event in told if isinstance(event, StepDone) and event.phase == "baseline"]
+    assert steps[-1] == plan.hops[-1].stages[0].steps  # as many, on the labelled rows alone
+    assert evaluate(EvaluateRequest(targets=(str(run.path),), device="cpu", report=False), Events()).evaluation.split == "test"
 
 
 def test_teacher_at_chance_stops_the_run_unless_allowed(

@@ -118,6 +118,16 @@ def test_copied_weights_equal_those_of_the_chosen_layers(name: str, chosen: list
     assert all(torch.equal(weight, embeddings[key]) for key, weight in model.base_model.embeddings.state_dict().items())
 
 
+def test_a_pooler_that_the_source_has_not_trained_is_as_fresh_as_the_head(tmp_path: Path) -> None:
+    folder = checkpoint("bert", tmp_path)
+    config = student_config(encoder("bert").config, Size(2), [2, 4], ("a", "b"))
+    trained, idle = (build_student(config, folder, [2, 4], 0, idle_pooler=idle) for idle in (False, True))
+    assert idle.fresh - trained.fresh == {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+    assert all(torch.equal(weight, idle.model.state_dict()[name]) for name, weight in trained.model.state_dict().items())
+    learner = StudentLearner(idle.model, idle.fresh)
+    assert {"model.bert.pooler.dense.weight", "model.classifier.weight"} <= set(learner.fresh_parameters())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_fresh_are_exactly_the_parameters_of_the_head(name: str, tmp_path: Path) -> None:
     student = built(checkpoint(name, tmp_path), [2, 4])
