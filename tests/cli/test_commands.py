@@ -142,6 +142,27 @@ def test_dry_run_draws_the_plan_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", ["distill", "cofinetune"])
+def test_the_plan_says_what_it_derived_and_the_effort_changes_it(
+    command: str, tiny_bert: Path, tiny_roberta: Path, tiny_data: Path
+) -> None:
+    student = ["--student", "2L"] if command == "distill" else []
+    words = [command, "--teachers", f"bert={tiny_bert},roberta={tiny_roberta}", *student, "--data", tiny_data, "--dry-run"]
+    epochs = []
+    for effort in ("quick", "normal", "thorough"):
+        plan = json.loads(kdcli(*words, "--json", "--effort", effort).stdout)
+        derived = {each["key"]: each["value"] for each in plan["derived"]}
+        assert derived["teachers.cofinetune.epochs"] == plan["cofinetune"][0]["epochs"]
+        epochs.append([stage["epochs"] for hop in plan["hops"] for stage in hop["stages"]] + [plan["cofinetune"][0]["epochs"]])
+    assert epochs[0] < epochs[1] < epochs[2]
+    drawn = kdcli(*words, "--effort", "quick").stdout
+    assert "Derived, since the recipe leaves them open" in " ".join(drawn.split())
+    assert "quick effort" in drawn
+    refused = kdcli(*words, "--effort", "lazy")
+    assert refused.exit_code == 2
+    assert "thorough" in refused.stderr
+
+
 def _bad_requests(bert: Path, roberta: Path, data: Path, folder: Path) -> dict[str, tuple[list[str], str]]:
     (folder / "no-weights").mkdir()
     for name in ("config.json", "tokenizer.json"):
