@@ -62,7 +62,7 @@ class StageRun:
         self.parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
         self.per_epoch = -(-len(phase.train) // settled(settings.batch_size))
         self.log_every = max(1, min(50, self.stage.steps // 50))
-        self.evaluate_every = max(1, self.per_epoch // settings.evaluations_per_epoch)
+        self.evaluate_every = max(1, math.floor(self.per_epoch / settled(settings.evaluations_per_epoch)))
         self.look_every = max(1, round(self.stage.until.window * self.per_epoch)) if self.stage.until else 0
         self.window = torch.zeros(self.objective.parts, device=self.device)
         self.not_finite = torch.zeros((), dtype=torch.int64, device=self.device)  # steps, one after another, up to now

@@ -17,6 +17,7 @@ from kdcli.recipe.schema import AUTO, Recipe, settled
 
 _FLAG = "derived by the plan"
 _USUAL_WIDTH = 768
+EVALUATIONS = 15  # of a stage of many epochs
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,12 @@ def _found(recipe: Recipe, about: Circumstances) -> Iterator[tuple[KeyPath, floa
     for place in parts:
         shared = "" if len(parts) == 1 and parts[place] == 1 else f", a part of {whole}"
         yield ("stages", place, "epochs"), max(1, round(whole / sum(parts.values()))), f"{rows}, {effort}{shared}"
+    last = recipe.stages[-1].epochs
+    planned = max(1, round(whole / sum(parts.values()))) if last == AUTO else settled(last)
+    often = min(1.0, _rounded(EVALUATIONS / planned))
+    if training.evaluations_per_epoch == AUTO:
+        yield ("training", "evaluations_per_epoch"), often, f"{planned:g} epochs"
+    else:
+        often = settled(training.evaluations_per_epoch)
     if training.early_stopping == AUTO:
-        last = recipe.stages[-1].epochs
-        planned = float(whole) if last == AUTO else settled(last)
-        patience = max(3, math.ceil(planned * training.evaluations_per_epoch / 3))
-        yield ("training", "early_stopping"), patience, f"a third of {planned:g} epochs"
+        yield ("training", "early_stopping"), max(3, math.ceil(planned * often / 3)), f"a third of {planned:g} epochs"

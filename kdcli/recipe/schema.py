@@ -113,6 +113,10 @@ Rate = Annotated[Annotated[PositiveNumber, Tag("<number>")] | Annotated[Auto, Ta
 BatchSize = Annotated[
     Annotated[Annotated[int, Field(ge=1, le=_MOST)], Tag("<number>")] | Annotated[Auto, Tag("<name>")], Discriminator(_shape)
 ]
+Evaluations = Annotated[
+    Annotated[Annotated[float, Field(gt=0, le=_MOST)], Tag("<number>")] | Annotated[Auto, Tag("<name>")],
+    Discriminator(_shape),
+]
 Patience = Annotated[
     Annotated[Annotated[int, Field(ge=1, le=_MOST)], Tag("<number>")] | Annotated[Auto | None, Tag("<name>")],
     Discriminator(_shape),
@@ -472,7 +476,10 @@ class Training(Block):
     warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps in which the rate rises")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the rate falls after that")
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm, student and projections together")
-    evaluations_per_epoch: int = Field(1, ge=1, le=_MOST, description="how often the dev split is scored")
+    evaluations_per_epoch: Evaluations = Field(
+        1.0,
+        description="how often the dev split is scored; 0.5 is every second epoch; auto: 15 times in a stage of many epochs",
+    )
     keep: Literal["best", "latest"] = Field(
         "best",
         description="which weights of the last stage are kept: best (the highest dev score), or latest (the latest whose dev "

@@ -193,6 +193,16 @@ def test_after_an_evaluation_dropout_acts_again(material: Material, tmp_path: Pa
     assert modes == [True] * 4
 
 
+@pytest.mark.parametrize(("often", "epochs"), [(0.5, [2, 4]), (1, [1, 2, 3, 4]), (2, [0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4])])
+def test_dev_is_scored_as_often_as_asked_for_and_at_the_end(
+    often: float, epochs: list[float], material: Material, tmp_path: Path
+) -> None:
+    told = Told()
+    made = phase(material, (24,), terms=labels_alone, teachers=False)  # 48 rows in batches of 8: 6 steps an epoch
+    trainer(tmp_path, told, evaluations_per_epoch=often).run(made)
+    assert [event.epoch for event in told.of(Evaluated)] == epochs
+
+
 def test_every_sample_is_seen_once_per_epoch_though_the_last_batch_is_small(material: Material, tmp_path: Path) -> None:
     told = Told()
     trainer(tmp_path, told, batch_size=10).run(phase(material, (10,), terms=labels_alone, teachers=False))

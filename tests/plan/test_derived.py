@@ -27,7 +27,7 @@ stages:
     objective:
       - {loss: hard-labels}
       - {loss: soft-labels}
-training: {early_stopping: auto}
+training: {early_stopping: auto, evaluations_per_epoch: auto}
 """
 TWO = """\
 name: mine
@@ -51,6 +51,7 @@ def test_everything_that_is_open_becomes_a_number_with_its_reason() -> None:
         "augmentation.copies": recipe.augmentation.copies,
         "training.batch_size": training.batch_size,
         "training.learning_rate": training.learning_rate,
+        "training.evaluations_per_epoch": training.evaluations_per_epoch,
         "training.early_stopping": training.early_stopping,
         "teachers.cofinetune.learning_rate": cofinetune.learning_rate,
         "teachers.cofinetune.epochs": cofinetune.epochs,
@@ -63,6 +64,7 @@ def test_everything_that_is_open_becomes_a_number_with_its_reason() -> None:
 def test_what_is_written_stays_and_the_recipe_that_was_given_too() -> None:
     flags = ["training.batch_size=7", "training.learning_rate=1e-3", "stages.0.epochs=2.5", "augmentation.copies=0"]
     flags += ["teachers.cofinetune.epochs=1", "teachers.cofinetune.learning_rate=2e-3", "training.early_stopping=9"]
+    flags.append("training.evaluations_per_epoch=2")
     loaded = loads(OPEN, "mine.yaml", [Override.parse(flag) for flag in flags])
     same, told = derived(loaded, ABOUT)
     assert told == []
@@ -101,6 +103,14 @@ def test_stages_that_leave_their_epochs_open_share_them() -> None:
     assert all(f"a part of {whole}" in each.why for each in told if each.key.startswith("stages"))
     one, _ = derived(loads(TWO, "mine.yaml", [Override.parse("stages.1.epochs=9")]), ABOUT)
     assert [stage.epochs for stage in one.recipe.stages] == [max(1, round(whole / 3)), 9]
+
+
+@pytest.mark.parametrize(("epochs", "evaluations"), [(1, 1), (15, 15), (30, 15), (90, 15)])
+def test_a_long_stage_is_scored_no_oftener_than_one_of_fifteen_epochs(epochs: int, evaluations: int) -> None:
+    loaded, _ = derived(loads(OPEN, "mine.yaml", [Override.parse(f"stages.0.epochs={epochs}")]), ABOUT)
+    often = loaded.recipe.training.evaluations_per_epoch
+    assert not isinstance(often, str)
+    assert epochs * often == pytest.approx(evaluations, rel=0.05)
 
 
 def test_open_values_are_in_the_language_by_default() -> None:
