@@ -42,7 +42,7 @@ _STARTER_RATES: tuple[tuple[KeyPath, object], ...] = (
 )
 _STARTER_INIT: tuple[KeyPath, object] = (("student", "init", "weights"), "finetuned")
 _SIZE_OR_NAME = re.compile(r"\d+L(-\d+H(-\d+A)?)?|teacher", re.IGNORECASE)
-_STARTER_SHORT: tuple[tuple[KeyPath, object], ...] = ((("stages", 0, "epochs"), 3), (("augmentation", "copies"), 0))
+_STARTER_EPOCHS: tuple[KeyPath, object] = (("stages", 0, "epochs"), 3)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def with_starter_defaults(request: TrainRequest) -> TrainRequest:
     values = list(_STARTER_RATES)
     values.append((("stages", 0, "epochs"), 5) if request.recipe == BASELINE_RECIPE else _STARTER_INIT)
     if request.recipe == DEFAULT_RECIPE:
-        values += _STARTER_SHORT
+        values.append(_STARTER_EPOCHS)
     defaults = tuple(Override(path, value, "the starter task's defaults") for path, value in values)
     if request.overrides[: len(defaults)] == defaults:
         return request
@@ -154,7 +154,7 @@ def _augmented(task: Task, request: TrainRequest) -> Task:
     if request.command != "distill" or not recipe.needs_teachers():
         return task
     about = recipe.augmentation
-    made = copies(len(task.train), request.effort) if about.copies == AUTO else settled(about.copies)
+    made = copies(len(task.train)) if about.copies == AUTO else settled(about.copies)
     return with_augmentation(task, made, about.methods, about.share, request.seed)
 
 

@@ -80,9 +80,9 @@ def derived(loaded: LoadedRecipe, about: Circumstances) -> tuple[LoadedRecipe, l
     return with_values(loaded, [Override(path, value, _FLAG) for path, value, _ in found]), told
 
 
-def copies(rows: int, effort: Effort) -> int:
-    """Texts that are made from each training text: more where there are few, and none without the time to learn from them."""
-    return max(0, min(8, round(12_000 / rows) - 1)) if effort == "thorough" else 0
+def copies(rows: int) -> int:
+    """Texts that are made from each training text: more where there are few."""
+    return max(0, min(8, round(12_000 / rows) - 1))
 
 
 def batch_size(rows: int) -> int:
@@ -109,7 +109,7 @@ def _found(recipe: Recipe, about: Circumstances) -> Iterator[tuple[KeyPath, floa
     training, cofinetune = recipe.training, recipe.teachers.cofinetune
     rows, effort = f"{about.rows:,} rows", f"{about.effort} effort"
     if recipe.augmentation.copies == AUTO:
-        yield ("augmentation", "copies"), copies(about.labelled, about.effort), f"{about.labelled:,} rows, {effort}"
+        yield ("augmentation", "copies"), copies(about.labelled), f"{about.labelled:,} rows"
     if training.batch_size == AUTO:
         yield ("training", "batch_size"), batch_size(about.labelled), f"{about.labelled:,} rows with labels"
     if training.learning_rate == AUTO:
