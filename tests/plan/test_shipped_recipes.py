@@ -42,6 +42,7 @@ EMBEDDINGS: dict[str, Maps] = {size: {"bert": {0: 0}, "roberta": {0: 0}} for siz
 
 FIRST = {"2L": [1, 2], "3L": [1, 2, 3]}
 MATCHED = {"2L": [2, 4], "3L": [1, 3, 4]}
+OPEN = 30  # epochs of a stage that leaves them open, for 1,000 rows
 BOTH = ["bert", "roberta"]
 MATCHING_HEADS = {"bert": "match", "roberta": "match"}
 WHERE_WIDTHS_DIFFER = {"bert": None, "roberta": "student"}
@@ -150,7 +151,7 @@ DESCRIBED: dict[str, Described] = {
     ),
     "dynamic": Described(alike(Stage("distill", 5, [hard(0.5), hinton(0.5, 2.0, weighting="uncertainty")]))),
     "f-divergence": Described(alike(Stage("distill", 5, [hard(0.5), soft(0.5, divergence="js")]))),
-    "finetune": Described(alike(Stage("finetune", 5, [hard()]))),
+    "finetune": Described(alike(Stage("finetune", OPEN, [hard()]))),
     "fitnets": Described(
         alike(
             Stage("hint", 3, [Term("hidden-mse", layers=MIDDLE, projected=STUDENTS_SIDE)], reaches={"2L": 1, "3L": 1}),
@@ -196,10 +197,16 @@ DESCRIBED: dict[str, Described] = {
         alike(
             Stage(
                 "distill",
-                5,
+                OPEN,
                 [
                     hard(),
-                    soft(weighting="inverse-error", unlabelled_weighting="agreement", teacher_reduction="sum"),
+                    soft(
+                        divergence="kl",
+                        temperature=4.0,
+                        temperature_squared=True,
+                        unlabelled_weighting="agreement",
+                        teacher_reduction="sum",
+                    ),
                     Term("hidden-mse", layers=UNIFORM, projected=STUDENTS_SIDE, settings={"teacher_reduction": "sum"}),
                 ],
             )
