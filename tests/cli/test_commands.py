@@ -147,7 +147,8 @@ def test_the_plan_says_what_it_derived_and_the_effort_changes_it(
     command: str, tiny_bert: Path, tiny_roberta: Path, tiny_data: Path
 ) -> None:
     student = ["--student", "2L"] if command == "distill" else []
-    words = [command, "--teachers", f"bert={tiny_bert},roberta={tiny_roberta}", *student, "--data", tiny_data, "--dry-run"]
+    teachers = f"bert={tiny_bert},roberta={tiny_roberta}"
+    words = [command, "--teachers", teachers, *student, "--data", str(tiny_data), "--dry-run"]
     epochs = []
     for effort in ("quick", "normal", "thorough"):
         plan = json.loads(kdcli(*words, "--json", "--effort", effort).stdout)
