@@ -249,6 +249,12 @@ def methods(study: Study) -> str:
     return "\n".join(lines)
 
 
+def _or_nothing(table: str) -> str:
+    """A table; in place of one without rows, what that means."""
+    table = table.strip()
+    return table if table.count("\n") > 1 else "Not measured yet."
+
+
 SECTIONS: dict[str, Callable[[Study], str]] = {
     "### What is kept of the best teacher": retention,
     "### Against TextBrewer": lambda study: against(study, "textbrewer"),
@@ -262,7 +268,7 @@ SECTIONS: dict[str, Callable[[Study], str]] = {
 def main() -> None:
     """Write the tables into the page."""
     study = Study()
-    made = "\n\n".join(f"{title}\n\n{make(study)}" for title, make in SECTIONS.items())
+    made = "\n\n".join(f"{title}\n\n{_or_nothing(make(study))}" for title, make in SECTIONS.items())
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, behind = rest.partition(END)
     PAGE.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{behind}", encoding="utf-8")

@@ -17,6 +17,7 @@ from kdcli.recipe.schema import AUTO, Recipe, settled
 
 _FLAG = "derived by the plan"
 _USUAL_WIDTH = 768
+RATE_FROM_SCRATCH = 5e-4  # at the least
 EVALUATIONS = 15  # of a stage of many epochs
 
 
@@ -92,7 +93,9 @@ def batch_size(rows: int) -> int:
 
 def student_rate(width: int, scratch: bool) -> float:
     """Peak learning rate of a student: narrow ones, and those from random weights, take larger steps."""
-    return _rounded((5e-4 if not scratch else 1e-3) * min(1.0, 384 / width))
+    if scratch:
+        return _rounded(max(RATE_FROM_SCRATCH, 1e-3 * min(1.0, 384 / width)))
+    return _rounded(5e-4 * min(1.0, 384 / width))
 
 
 def teacher_rate(width: int) -> float:

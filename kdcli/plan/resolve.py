@@ -24,7 +24,7 @@ from kdcli.models.loading import load_tokenizer, quiet_transformers
 from kdcli.plan.architecture import parameter_count
 from kdcli.plan.blueprint import Blueprint, plan_student
 from kdcli.plan.chain import Hop, plan_hops
-from kdcli.plan.derived import Circumstances, derived
+from kdcli.plan.derived import RATE_FROM_SCRATCH, Circumstances, derived
 from kdcli.plan.estimate import estimate
 from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.labels import match_labels
@@ -52,7 +52,6 @@ from kdcli.recipe.schema import HardLabels, LossBlock, Recipe, Relational, SoftL
 
 _SAMPLED_ROWS = 256
 _CHECKED_ROWS = 1000
-_RATE_FROM_SCRATCH = 5e-4
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "scikit-learn")
 
 
@@ -472,10 +471,10 @@ def _notes(teachers: Sequence[TeacherPlan], loaded: LoadedRecipe, hops: Sequence
         told = ", ".join(student.own_classes[:5]) + (", …" if len(student.own_classes) > 5 else "")
         notes.append(f"{student.reference} has a head for other classes ({told}): the student gets a fresh one")
     rate = settled(loaded.recipe.training.learning_rate)
-    if hops and hops[-1].plan.student.kind == "scratch" and rate < _RATE_FROM_SCRATCH:
+    if hops and hops[-1].plan.student.kind == "scratch" and rate < RATE_FROM_SCRATCH:
         notes.append(
             f"the student starts from random weights, for which a learning rate of {rate:g} is low: "
-            f"--learning-rate {_RATE_FROM_SCRATCH:g} or more learns faster"
+            f"--learning-rate {RATE_FROM_SCRATCH:g} or more learns faster"
         )
     terms = [term.loss for hop in hops for stage in hop.plan.stages for term in stage.terms]
     pooling = loaded.recipe.teachers.cofinetune.pooling

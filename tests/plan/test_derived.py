@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdcli.plan.derived import (
+    RATE_FROM_SCRATCH,
     STUDENT_LENGTHS,
     TEACHER_LENGTHS,
     Circumstances,
@@ -84,7 +85,8 @@ def test_more_effort_is_more_epochs_and_more_rows_are_fewer(rows: int) -> None:
 
 def test_narrow_students_take_larger_steps_and_random_weights_no_smaller_ones() -> None:
     assert student_rate(312, False) >= student_rate(384, False) > student_rate(768, False) > student_rate(1024, False)
-    assert student_rate(384, True) > student_rate(384, False)
+    assert all(student_rate(width, True) > student_rate(width, False) for width in (128, 384, 768, 1024))
+    assert student_rate(2048, True) == RATE_FROM_SCRATCH  # below which the plan warns
     assert teacher_rate(384) > teacher_rate(768) > teacher_rate(1024)
 
 
