@@ -26,6 +26,8 @@ from kdcli.recipe.document import Override
 
 TinyRun = tuple[Path, list[Event]]
 
+BY_ERROR = "stages.0.objective.1.weighting=inverse-error"
+
 
 def changed(request: TrainRequest, *settings: str, **fields: object) -> TrainRequest:
     """The request with more overrides and other fields, without the baseline."""
@@ -110,6 +112,7 @@ def test_out_of_fold_answers_are_of_copies_that_have_not_seen_the_sample(
         request_for_tiny,
         "teachers.cofinetune.epochs=40",
         "teachers.out_of_fold=4",
+        BY_ERROR,
         "stages.0.epochs=4",
         teachers=f"bert={tiny_bert}",
         data=DataRequest(data=str(tmp_path / "train.jsonl"), eval=str(tmp_path / "train.jsonl")),
@@ -136,7 +139,7 @@ def test_memorised_teachers_make_weights_that_say_nothing_and_the_user_is_told(
     request_for_tiny: TrainRequest, tiny_roberta: Path, tmp_path: Path
 ) -> None:
     told: list[Event] = []
-    request = changed(request_for_tiny, "teachers.cofinetune.epochs=10", teachers=f"roberta={tiny_roberta}")
+    request = changed(request_for_tiny, "teachers.cofinetune.epochs=10", BY_ERROR, teachers=f"roberta={tiny_roberta}")
     distill(request, Events([told.append]), tmp_path / "run")
     warnings = [event.text for event in told if isinstance(event, Note) and event.warning]
     assert len([text for text in warnings if "says nothing here" in text and "out_of_fold" in text]) == 1
@@ -165,12 +168,10 @@ def test_weights_by_error_are_refused_for_text_without_labels(
 ) -> None:
     (tmp_path / "more.csv").write_text("text\nThe film was great\n")
     data = DataRequest(data=str(tiny_data), unlabelled=str(tmp_path / "more.csv"))
+    alike = "stages.0.objective.1.unlabelled_weighting=null"
+    request = changed(request_for_tiny, BY_ERROR, alike, teachers=str(tiny_run[0]), data=data)
     with pytest.raises(RequestError, match="gold labels") as caught:
-        distill(
-            changed(request_for_tiny, "stages.0.objective.1.unlabelled_weighting=null", teachers=str(tiny_run[0]), data=data),
-            Events(),
-            tmp_path / "run",
-        )
+        distill(request, Events(), tmp_path / "run")
     assert "agreement" in str(caught.value)
     assert not (tmp_path / "run").exists()
 
