@@ -143,7 +143,7 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
         if sized
         else None,
         versions=versions(),
-        notes=[*task.notes, *_notes(teachers, loaded, hops)],
+        notes=[*task.notes, *_notes(teachers, loaded, hops), *_note_on_effort(request, loaded, told)],
         derived=told,
     )
 
@@ -486,6 +486,13 @@ def _notes(teachers: Sequence[TeacherPlan], loaded: LoadedRecipe, hops: Sequence
     if loaded.recipe.training.accumulation > 1 and any(isinstance(term, Relational) and term.group is None for term in terms):
         notes.append("relational compares all samples of a batch, so the batch is not cut: set its group to save memory")
     return notes
+
+
+def _note_on_effort(request: TrainRequest, loaded: LoadedRecipe, told: Sequence[DerivedPlan]) -> list[str]:
+    """What ``--effort`` does not change."""
+    if request.effort == "normal" or any(each.key.startswith("stages.") for each in told) or request.command != "distill":
+        return []
+    return [f"recipe {loaded.recipe.name} says how many epochs the student has: --effort {request.effort} does not change that"]
 
 
 def _looks_at_cls(loss: LossBlock) -> bool:

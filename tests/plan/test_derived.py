@@ -129,6 +129,15 @@ def test_a_plan_has_numbers_and_tells_which_were_derived(desk: Desk) -> None:
     assert type(plan).model_validate_json(plan.model_dump_json(by_alias=True)) == plan
 
 
+def test_an_effort_that_changes_nothing_of_the_student_is_told(desk: Desk) -> None:
+    fixed = "stages.0.epochs=2"
+    for flags, effort, said in [((fixed,), "quick", True), ((fixed,), "normal", False), ((), "quick", False)]:
+        notes = [note for note in desk.plan(OPEN, *flags, effort=effort).notes if "--effort" in note]
+        assert notes == (
+            ["recipe mine says how many epochs the student has: --effort quick does not change that"] if said else []
+        )
+
+
 def test_a_plan_of_teachers_alone_tells_nothing_of_students(desk: Desk) -> None:
     keys = [each.key for each in desk.plan(OPEN, student=None, command="cofinetune").derived]
     assert "teachers.cofinetune.epochs" in keys
