@@ -262,7 +262,11 @@ class Study:
         out = self.work / "runs" / cell.key.replace("/", "_")
         recipe = [] if cell.method == "kdcli" else ["--recipe", *cell.method.split(" ")]
         command = ["distill", "--teachers", self._teachers(cell, task), "--student", f"{cell.layers}L", *self._flags(task)]
-        seconds = self._kdcli(*command, *recipe, "--seed", str(cell.seed), "--no-report", "--out", str(out))
+        return self._student(task, out, *command, *recipe, "--seed", str(cell.seed))
+
+    def _student(self, task: Task, out: Path, *words: str) -> dict[str, Any]:
+        """Run ``kdcli distill``: the student's scores and the seconds of the command."""
+        seconds = self._kdcli(*words, "--no-report", "--out", str(out))
         scores = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
         dev = next(model["scores"][task.metric] for model in scores["models"] if model["role"] == "student")
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
@@ -297,12 +301,8 @@ class Study:
         ]
         command += [*self._flags(task), "--learning-rate", f"{choice['learning_rate']:g}", "--seed", str(seed)]
         command += ["--batch-size", str(plan["batch_size"]), "--epochs", str(plan["steps"] / self._steps_per_epoch(task, plan))]
-        command += ["--set", "student.init.layers=uniform", "--no-report", "--out", str(out)]
-        seconds = self._kdcli(*command)
-        scores = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
-        dev = next(model["scores"][task.metric] for model in scores["models"] if model["role"] == "student")
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
-        return {"dev": dev, "seconds": seconds, **self._scored(task, self._predict(task, out / "student"))}
+        command += ["--set", "student.init.layers=uniform"]
+        return self._student(task, out, *command)
 
     def _textbrewer(self, cell: Cell, task: Task, choice: dict[str, float], seed: int) -> dict[str, Any]:
         plan, about = self._plan(cell, task), "-".join(f"{value:g}" for value in choice.values())

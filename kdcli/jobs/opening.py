@@ -170,14 +170,12 @@ def _same_request(request: TrainRequest | None, stored: Plan) -> TrainRequest:
     """The stored request; refuses flags that differ from it."""
     original = TrainRequest.model_validate(stored.request)
     if request is not None and request != original:
-        fields = TrainRequest.model_fields
-        changed = [name for name in fields if getattr(request, name) != getattr(original, name)]
         raise RequestError(
             Problem(
                 "--resume",
                 "the flags differ from those that the run was started with",
                 "the same flags, or none besides --resume and --out",
-                ", ".join(f"{name}: {getattr(request, name)!r}, was {getattr(original, name)!r}" for name in changed),
+                request.changes_from(original),
             )
         )
     return original

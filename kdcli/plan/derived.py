@@ -125,11 +125,12 @@ def _found(recipe: Recipe, about: Circumstances) -> Iterator[tuple[KeyPath, floa
         yield ("teachers", "cofinetune", "epochs"), count, f"{about.labelled:,} rows, {effort}"
     parts = {place: about.layers if stage.expand else 1 for place, stage in enumerate(recipe.stages) if stage.epochs == AUTO}
     whole = STUDENT_LENGTHS[about.effort].epochs(about.rows)
+    each = max(1, round(whole / max(1, sum(parts.values()))))
     for place in parts:
         shared = "" if len(parts) == 1 and parts[place] == 1 else f", a part of {whole}"
-        yield ("stages", place, "epochs"), max(1, round(whole / sum(parts.values()))), f"{rows}, {effort}{shared}"
+        yield ("stages", place, "epochs"), each, f"{rows}, {effort}{shared}"
     last = recipe.stages[-1].epochs
-    planned = max(1, round(whole / sum(parts.values()))) if last == AUTO else settled(last)
+    planned = each if last == AUTO else settled(last)
     often = min(1.0, _rounded(EVALUATIONS / planned))
     if training.evaluations_per_epoch == AUTO:
         yield ("training", "evaluations_per_epoch"), often, f"{planned:g} epochs"

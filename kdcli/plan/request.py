@@ -43,6 +43,11 @@ class TrainRequest(BaseModel):
     allow_weak_teachers: bool = False
     track: tuple[str, ...] = ()
 
+    def changes_from(self, original: TrainRequest) -> str:
+        """The fields that differ, as messages tell them; empty for equal requests."""
+        names = [name for name in type(self).model_fields if getattr(self, name) != getattr(original, name)]
+        return ", ".join(f"{name}: {getattr(self, name)!r}, was {getattr(original, name)!r}" for name in names)
+
     def as_data(self) -> dict[str, Any]:
         """As plain data for ``plan.yaml``."""
         return self.model_dump(mode="json")

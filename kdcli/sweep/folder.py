@@ -136,13 +136,12 @@ def _same_request(folder: SweepFolder, request: TrainRequest | None) -> TrainReq
         raise RequestError(Problem(str(folder.request), "is not what the sweep wrote", remedy="begin a new sweep")) from error
     if request is None or request == original:
         return original
-    changed = [name for name in TrainRequest.model_fields if getattr(request, name) != getattr(original, name)]
     raise RequestError(
         Problem(
             "--resume",
             "the flags differ from those that the sweep was begun with",
             "the same flags, or none besides --resume, --out and --sweep",
-            ", ".join(f"{name}: {getattr(request, name)!r}, was {getattr(original, name)!r}" for name in changed),
+            request.changes_from(original),
         )
     )
 
