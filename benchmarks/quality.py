@@ -35,6 +35,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quality_tables import CLAIMS  # beside this file
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "quality.json"
 Row = tuple[str, str]
@@ -49,6 +51,7 @@ class Task:
     read: Callable[[Path, str], list[Row]]
     rows: int | None = None
     held_out: float = 0.1
+    part_of: str | None = None  # its first training rows, with its dev and test rows and its teachers
 
 
 def _table(path: Path, separator: str, header: bool = True, quoted: bool = False) -> list[list[str]]:
@@ -90,12 +93,24 @@ TASKS = {
         Task("cola", "matthews", _cola),
         Task("sst2-10000", "accuracy", _sst2, 10_000),
         Task("banking", "accuracy", _banking),
+        *(Task(f"sst2-{rows}", "accuracy", _sst2, rows, part_of="sst2-10000") for rows in (3000, 1000, 300)),
     )
 }
-PAIRS = {"minilm": ("l6", "bpe"), "mpnet": ("mpnet", "l6"), "single": ("l6",)}
-DEPTHS = {"minilm": (3, 2), "single": (3, 2), "mpnet": (6, 4)}
-# TextBrewer takes one teacher; fine-tuning begins with the first teacher's layers, which is l6 in both
-_SHARED = {("textbrewer", "minilm"), ("textbrewer", "mpnet"), ("finetune", "single")}
+WHOLE = tuple(name for name, task in TASKS.items() if task.part_of is None)
+# one-of-pair: the first of the pair minilm, alone; separate: both of them, each fine-tuned by itself
+PAIRS = {
+    "minilm": ("l6", "bpe"),
+    "mpnet": ("mpnet", "l6"),
+    "single": ("l6",),
+    "one-of-pair": ("l6",),
+    "separate": ("l6", "bpe"),
+}
+DEPTHS = {"minilm": (3, 2), "single": (3, 2), "one-of-pair": (3, 2), "separate": (3, 2), "mpnet": (6, 4)}
+# TextBrewer takes one teacher; fine-tuning begins with the first teacher's layers, which are l6's in all but mpnet
+_SHARED = {
+    *(("textbrewer", teachers) for teachers in PAIRS if teachers != "single"),
+    *(("finetune", teachers) for teachers in ("single", "one-of-pair", "separate")),
+}
 _TRAINER_RATES = {"l6": (1e-4, 2e-4), "bpe": (1e-4, 2e-4), "mpnet": (3e-5, 6e-5)}
 _FINETUNE_SEARCH = tuple({"learning_rate": rate} for rate in (1e-4, 2e-4, 5e-4))
 _TEXTBREWER_SEARCH = (
@@ -154,6 +169,10 @@ class Study:
     def _cells(self) -> Iterator[Cell]:
         for seed in map(int, self.options.seeds.split(",")):
             for task in self._tasks():
+                if self.options.claims:
+                    sides = [side for claim in CLAIMS for side in (claim.ours, claim.theirs)]
+                    yield from (Cell(seed, task.name, *side) for side in dict.fromkeys((t, 3, m) for t, m in sides))
+                    continue
                 for teachers in self.options.teachers.split(","):
                     for layers in DEPTHS[teachers] if self.options.layers is None else [self.options.layers]:
                         for method in self.options.methods.split(","):
@@ -184,6 +203,9 @@ class Study:
         folder = self._folder(task.name)
         if folder.is_dir():
             return
+        if task.part_of is not None:
+            self._write_part(task)
+            return
         data = Path(self.options.data)
         rows = task.read(data, "train")
         generator = random.Random(0)
@@ -206,6 +228,18 @@ class Study:
             with (partial / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file).writerows([("text", "label"), *chosen])
         partial.rename(folder)
+
+    def _write_part(self, task: Task) -> None:
+        """A task with fewer training rows of another one; its dev and test rows are all there."""
+        assert task.part_of is not None
+        whole, partial = self._folder(task.part_of), self._folder(f"{task.name}.partial")
+        self._write(TASKS[task.part_of])
+        shutil.copytree(whole, partial, dirs_exist_ok=True)
+        with (whole / "train.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))[: 1 + (task.rows or 0)]
+        with (partial / "train.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+        partial.rename(self._folder(task.name))
 
     # Teachers
 
@@ -254,8 +288,12 @@ class Study:
             self._keep(cell.key, self._distilled(cell, task))
 
     def _teachers(self, cell: Cell, task: Task) -> str:
-        if cell.teachers == "single":
-            return f"{PAIRS['single'][0]}={self._trained(task, PAIRS['single'][0])}"
+        task = TASKS[task.part_of or task.name]
+        names = PAIRS[cell.teachers]
+        if cell.teachers == "one-of-pair":
+            return f"{names[0]}={self._cofinetuned(task, 'minilm') / 'teachers' / names[0]}"
+        if cell.teachers in ("single", "separate"):
+            return ",".join(f"{name}={self._trained(task, name)}" for name in names)
         return str(self._cofinetuned(task, cell.teachers))
 
     def _distilled(self, cell: Cell, task: Task) -> dict[str, Any]:
@@ -307,8 +345,9 @@ class Study:
     def _textbrewer(self, cell: Cell, task: Task, choice: dict[str, float], seed: int) -> dict[str, Any]:
         plan, about = self._plan(cell, task), "-".join(f"{value:g}" for value in choice.values())
         out = self.work / "runs" / f"{cell.task}_{cell.layers}L_textbrewer_{about}_{seed}"
+        teacher = self._trained(TASKS[task.part_of or task.name], PAIRS["single"][0])
         found = self._script(
-            "textbrewer_students.py", teacher=self._trained(task, PAIRS["single"][0]), data=self._folder(task.name),
+            "textbrewer_students.py", teacher=teacher, data=self._folder(task.name),
             layers=cell.layers, steps=plan["steps"], batch_size=plan["batch_size"], metric=task.metric, seed=seed, out=out,
             **choice,
         )  # fmt: skip
@@ -442,11 +481,12 @@ def main() -> None:
     parser.add_argument("--models", required=True, help="NAME=FOLDER,… of the encoders l6, bpe and mpnet, as far as needed")
     parser.add_argument("--work", default="study", help="folder of the runs")
     parser.add_argument("--hours", type=float, default=1.0, help="no cell begins after that")
-    parser.add_argument("--tasks", default=",".join(TASKS))
-    parser.add_argument("--teachers", default="minilm,single", help="minilm, mpnet (pairs), single")
+    parser.add_argument("--tasks", default=",".join(WHOLE))
+    parser.add_argument("--teachers", default="minilm,single", help=", ".join(PAIRS))
     parser.add_argument(
         "--methods", default="kdcli,textbrewer,finetune", help="these, or a recipe with flags: 'kdcli --effort quick'"
     )
+    parser.add_argument("--claims", action="store_true", help="the papers' claims, in place of teachers, methods and layers")
     parser.add_argument("--layers", type=int, help="of the student; default: a half and a third of the first teacher's")
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter of an environment with textbrewer")

@@ -28,6 +28,47 @@ Floats = NDArray[np.float64]
 PAIRS = {"minilm": ("l6", "bpe"), "mpnet": ("mpnet", "l6"), "single": ("l6",)}
 TEACHERS_OF = {"minilm": "minilm-l6 and minilm-bpe", "mpnet": "mpnet and minilm-l6", "single": "minilm-l6 alone"}
 HALF = {"minilm": 3, "single": 3, "mpnet": 6}
+_QUICK = "kdcli --effort quick"
+_INTERNAL = "internal-all --effort quick --set stages.0.epochs=auto"
+_TWO_STAGES = "--effort quick --set stages.0.epochs=auto --set stages.1.epochs=auto"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says, as a comparison of two ways (teachers, method) over the same tasks and seeds."""
+
+    what: str
+    ours: tuple[str, str]
+    theirs: tuple[str, str]
+
+
+CLAIMS = (
+    Claim("two co-finetuned teachers > the first of them alone", ("minilm", _QUICK), ("one-of-pair", _QUICK)),
+    Claim("two co-finetuned teachers > two that are fine-tuned one by one", ("minilm", _QUICK), ("separate", _QUICK)),
+    Claim("hard labels help", ("minilm", _QUICK), ("minilm", f"{_QUICK} --set stages.0.objective.0.weight=0")),
+    Claim("soft labels help", ("minilm", _QUICK), ("minilm", f"{_QUICK} --set stages.0.objective.1.weight=0")),
+    Claim("hidden states help", ("minilm", _QUICK), ("minilm", f"{_QUICK} --set stages.0.objective.2.weight=0")),
+    Claim(
+        "teachers weighted by 1/(1 + CE), in sample > uniform weights",
+        ("minilm", f"{_QUICK} --set stages.0.objective.1.weighting=inverse-error"),
+        ("minilm", _QUICK),
+    ),
+    Claim(
+        "attention KL, [CLS] cosine and soft labels > soft labels alone",
+        ("single", _INTERNAL),
+        ("single", f"{_INTERNAL} --set stages.0.objective.0.weight=0 --set stages.0.objective.1.weight=0"),
+    ),
+    Claim("KL and cosine > KL alone", ("single", _INTERNAL), ("single", f"{_INTERNAL} --set stages.0.objective.1.weight=0")),
+    Claim(
+        "KL and cosine > cosine alone", ("single", _INTERNAL), ("single", f"{_INTERNAL} --set stages.0.objective.0.weight=0")
+    ),
+    Claim("progressive > all layers at once", ("single", f"internal-progressive {_TWO_STAGES}"), ("single", _INTERNAL)),
+    Claim(
+        "stacked > progressive",
+        ("single", f"internal-stacked {_TWO_STAGES}"),
+        ("single", f"internal-progressive {_TWO_STAGES}"),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -201,9 +242,10 @@ def seconds(study: Study) -> str:
     lines = ["| task | layers | kdcli, minutes | textbrewer, minutes | ratio |", "|---|---|---|---|---|"]
     for task in study.tasks:
         for layers in (3, 2):
-            ours, theirs = (study.seeds(task, "single", layers, method) for method in ("kdcli", "textbrewer"))
-            if ours and theirs:
-                mine, others = (float(np.median([one["seconds"] for one in side.values()])) / 60 for side in (ours, theirs))
+            sides = [study.seeds(task, "single", layers, method).values() for method in ("kdcli", "textbrewer")]
+            known = [[one["seconds"] / 60 for one in side if one.get("seconds")] for side in sides]
+            if all(known):
+                mine, others = (float(np.median(side)) for side in known)
                 lines.append(f"| {task} | {layers} | {mine:.1f} | {others:.1f} | {mine / others:.2f} |")
     return "\n".join(lines)
 
@@ -230,10 +272,12 @@ def of_teachers(study: Study) -> str:
 
 def methods(study: Study) -> str:
     """Every other recipe and flag that was run, against the default recipe on the same teachers, layers and seeds."""
+    known = {"kdcli", "textbrewer", "finetune", "kdcli --effort thorough"}
+    known |= {method for claim in CLAIMS for _, method in (claim.ours, claim.theirs)}
     by_method: dict[str, list[tuple[str, Any, Any]]] = defaultdict(list)
     for key in study.found:
         parts = key.split("/")
-        if len(parts) == 5 and parts[4].isdigit() and parts[3] not in ("kdcli", "textbrewer", "finetune"):
+        if len(parts) == 5 and parts[4].isdigit() and parts[3] not in known:
             task, teachers, layers, method, seed = parts
             ours = study.seeds(task, teachers, int(layers[:-1]), "kdcli").get(int(seed))
             if ours is not None:
@@ -249,6 +293,85 @@ def methods(study: Study) -> str:
     return "\n".join(lines)
 
 
+def claims(study: Study) -> str:
+    """The papers' claims one by one: holds, fails (the opposite is shown), or neither is shown."""
+    lines = ["| claim | tasks | seeds | difference (95 % interval) | |", "|---|---|---|---|---|"]
+    for claim in CLAIMS:
+        found = []
+        for task in study.tasks:
+            ours, theirs = (study.seeds(task, teachers, 3, method) for teachers, method in (claim.ours, claim.theirs))
+            both = sorted(ours.keys() & theirs.keys())
+            if both:
+                found.append((task, [ours[seed] for seed in both], [theirs[seed] for seed in both]))
+        difference = study.difference(found)
+        if difference is not None:
+            verdict = "holds" if difference.low > 0 else "fails" if difference.high < 0 else "not shown"
+            tasks, most = ", ".join(task for task, *_ in found), max(len(ours) for _, ours, _ in found)
+            lines.append(f"| {claim.what} | {tasks} | {most} | {difference} | {verdict} |")
+    return "\n".join(lines)
+
+
+def fewer_rows(study: Study) -> str:
+    """The gain over fine-tuning as the training rows become fewer; the teachers have seen all rows."""
+    lines = ["| training rows | kdcli | fine-tuned | difference (95 % interval) |", "|---|---|---|---|"]
+    for task in ("sst2-10000", "sst2-3000", "sst2-1000", "sst2-300"):
+        ours, theirs = (study.seeds(task, "minilm", 3, method) for method in ("kdcli", "finetune"))
+        both = sorted(ours.keys() & theirs.keys())
+        if both:
+            mine, others = ([side[seed] for seed in both] for side in (ours, theirs))
+            scores = " | ".join(spread([one["test"] for one in side]) for side in (mine, others))
+            lines.append(f"| {task} | {scores} | {study.difference([(task, mine, others)])} |")
+    return "\n".join(lines)
+
+
+def inherited(study: Study) -> str:
+    """How often a student says what its best teacher says, where that is right and where it is wrong."""
+    lines = [
+        "| task | teachers | says what the best teacher says: kdcli, where it is right | where it is wrong | "
+        "fine-tuned, where it is right | where it is wrong |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task in study.tasks:
+        gold = study.gold[task]
+        for teachers in ("single", "minilm"):
+            known = study.teachers(task, teachers)
+            ours, theirs = study.seeds(task, teachers, 3, "kdcli"), study.seeds(task, "minilm", 3, "finetune")
+            both = sorted(ours.keys() & theirs.keys())
+            if not known or not both:
+                continue
+            said = _unpacked(max(known.values(), key=lambda about: float(about["test"])), gold.classes)
+            cells = []
+            for side in (ours, theirs):
+                alike = np.mean([_unpacked(side[seed], gold.classes) == said for seed in both], axis=0)
+                cells += [f"{alike[said == gold.labels].mean():.1%}", f"{alike[said != gold.labels].mean():.1%}"]
+            lines.append(f"| {task} | {TEACHERS_OF[teachers]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def efforts(study: Study) -> str:
+    """What the dial costs and buys."""
+    lines = ["| task | teachers | effort | minutes | score | against normal (95 % interval) |", "|---|---|---|---|---|---|"]
+    for task in study.tasks:
+        for teachers, half in HALF.items():
+            normal = study.seeds(task, teachers, half, "kdcli")
+            for effort, method in (("quick", _QUICK), ("thorough", "kdcli --effort thorough")):
+                found = study.seeds(task, teachers, half, method)
+                both = sorted(normal.keys() & found.keys())
+                if both:
+                    mine, others = ([side[seed] for seed in both] for side in (found, normal))
+                    difference = study.difference([(task, mine, others)])
+                    lines.append(
+                        f"| {task} | {TEACHERS_OF[teachers]} | {effort} | {_minutes(mine)}, normal {_minutes(others)} | "
+                        f"{spread([one['test'] for one in mine])} | {difference} |"
+                    )
+    return "\n".join(lines)
+
+
+def _minutes(found: Sequence[dict[str, Any]]) -> str:
+    known = [one["seconds"] for one in found if one.get("seconds")]
+    return f"{float(np.median(known)) / 60:.1f}" if known else "?"
+
+
 def _or_nothing(table: str) -> str:
     """A table; in place of one without rows, what that means."""
     table = table.strip()
@@ -260,7 +383,11 @@ SECTIONS: dict[str, Callable[[Study], str]] = {
     "### Against TextBrewer": lambda study: against(study, "textbrewer"),
     "### Against fine-tuning": lambda study: against(study, "finetune"),
     "### Time of the whole command": seconds,
+    "### What the effort costs and buys": efforts,
     "### Teachers": of_teachers,
+    "### The papers' claims": claims,
+    "### Fewer training rows": fewer_rows,
+    "### What is inherited": inherited,
     "### Other recipes and flags": methods,
 }
 

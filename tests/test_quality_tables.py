@@ -99,3 +99,44 @@ def test_a_difference_is_told_with_its_interval_and_chance(
 
 def test_without_runs_there_is_no_difference(tables: ModuleType, tmp_path: Path) -> None:
     assert study(tables, tmp_path, 0.5).difference([]) is None
+
+
+@pytest.mark.parametrize(("ours", "theirs", "verdict"), [(0.1, 0.8, "holds"), (0.8, 0.1, "fails"), (0.4, 0.4, "not shown")])
+def test_a_claim_holds_fails_or_is_not_shown(
+    ours: float, theirs: float, verdict: str, tables: ModuleType, tmp_path: Path
+) -> None:
+    claim = tables.CLAIMS[0]
+    found = {"mine/gold": {"metric": "accuracy", **packed(LABELS)}}
+    for share, (teachers, method), first in ((ours, claim.ours, 0), (theirs, claim.theirs, 10)):
+        for seed in range(3):
+            found[f"mine/{teachers}/3L/{method}/{seed}"] = packed(noisy(LABELS, share, first + seed))
+    (tmp_path / "quality.json").write_text(json.dumps(found))
+    rows = tables.claims(tables.Study(tmp_path / "quality.json")).splitlines()[2:]
+    assert len(rows) == 1
+    assert rows[0].startswith(f"| {claim.what} | mine | 3 |")
+    assert rows[0].endswith(f"| {verdict} |")
+
+
+def test_what_is_inherited_is_counted_where_the_teacher_is_right_and_where_it_is_wrong(
+    tables: ModuleType, tmp_path: Path
+) -> None:
+    gold, teacher = list("aabbcc"), list("aabbab")  # wrong on the last two
+    student, tuned = list("aabcac"), list("abbbcc")  # says it on 3 of 4 and 1 of 2; on 3 of 4 and none of 2
+    found = {
+        "mine/gold": {"metric": "accuracy", **packed(gold)},
+        "mine/trainer/l6/0.1": {"dev": 0.5, "test": 0.5, **packed(teacher)},
+        "mine/single/3L/kdcli/0": packed(student),
+        "mine/minilm/3L/finetune/0": packed(tuned),
+    }
+    (tmp_path / "quality.json").write_text(json.dumps(found))
+    row = tables.inherited(tables.Study(tmp_path / "quality.json")).splitlines()[2]
+    assert row == "| mine | minilm-l6 alone | 75.0% | 50.0% | 75.0% | 0.0% |"
+
+
+def test_an_unknown_time_is_left_out(tables: ModuleType, tmp_path: Path) -> None:
+    found: dict[str, Any] = {"mine/gold": {"metric": "accuracy", **packed(LABELS)}}
+    for method, seconds in (("kdcli", [60, None]), ("textbrewer", [120, 180])):
+        for seed, taken in enumerate(seconds):
+            found[f"mine/single/3L/{method}/{seed}"] = {"seconds": taken, **packed(LABELS)}
+    (tmp_path / "quality.json").write_text(json.dumps(found))
+    assert tables.seconds(tables.Study(tmp_path / "quality.json")).splitlines()[2:] == ["| mine | 3 | 1.0 | 2.5 | 0.40 |"]
