@@ -1,6 +1,6 @@
-"""The tables of docs/results.md, from benchmarks/quality.json alone.
+"""The tables and the picture of docs/results.md, from benchmarks/quality.json alone.
 
-    python benchmarks/quality_tables.py            # writes them between the markers of docs/results.md
+    python benchmarks/quality_tables.py            # writes them: the tables between the markers of docs/results.md
 
 Differences are over the same test rows. Their intervals and p-values are from a bootstrap that draws rows and seeds anew (2,000
 times, seed 0); a pooled difference is the mean over the tasks, which are taken as they are. p is two-sided.
@@ -372,6 +372,45 @@ def _minutes(found: Sequence[dict[str, Any]]) -> str:
     return f"{float(np.median(known)) / 60:.1f}" if known else "?"
 
 
+def picture(study: Study) -> bytes:
+    """Teachers and students by task, mean over seeds and range, as a PNG."""
+    from kdcli.evaluation.report.canvas import FAINT, INK, SERIES, canvas, finished
+
+    rows = [
+        ("best co-finetuned teacher", "minilm", None, "|", INK),
+        ("kdcli, from the pair", "minilm", "kdcli", "o", SERIES[0]),
+        ("kdcli, from one teacher", "single", "kdcli", "o", SERIES[5]),
+        ("TextBrewer, from the same one", "single", "textbrewer", "s", SERIES[1]),
+        ("fine-tuned", "minilm", "finetune", "^", SERIES[2]),
+    ]
+    tasks = [task for task in study.tasks if study.seeds(task, "minilm", 3, "kdcli")]
+    with canvas("results", 640, 60 + 62 * len(tasks)) as figure:
+        axes = figure.add_subplot()
+        for place, (label, teachers, method, marker, colour) in enumerate(rows):
+            said = False
+            for row, task in enumerate(tasks):
+                known = study.teachers(task, teachers) if method is None else study.seeds(task, teachers, 3, method)
+                found = [100 * about["test"] for about in known.values()]
+                if not found:
+                    continue
+                found = [max(found)] if method is None else found
+                height = row + 0.15 * (place - 2)
+                axes.plot([min(found), max(found)], [height] * 2, color=colour, linewidth=1.5)
+                axes.plot(
+                    [np.mean(found)], [height], marker=marker, color=colour, markersize=7, linestyle="none",
+                    markerfacecolor=colour if teachers == "minilm" else "white", label=None if said else label,
+                )  # fmt: skip
+                said = True
+        for row in range(1, len(tasks)):
+            axes.axhline(row - 0.5, color=FAINT, linewidth=0.4)
+        axes.set_yticks(range(len(tasks)), [f"{task}\n{study.gold[task].metric}" for task in tasks])
+        axes.set_ylim(len(tasks) - 0.5, -0.5)
+        axes.set_xlabel("score on test, in percent; students of 3 of 6 layers, line from the lowest to the highest seed")
+        axes.grid(axis="x")
+        figure.legend(loc="outside upper left", ncols=3)
+        return finished(figure, "results", "scores of teachers and students, by task").png
+
+
 def _or_nothing(table: str) -> str:
     """A table; in place of one without rows, what that means."""
     table = table.strip()
@@ -398,6 +437,7 @@ def main() -> None:
     made = "\n\n".join(f"{title}\n\n{_or_nothing(make(study))}" for title, make in SECTIONS.items())
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, behind = rest.partition(END)
+    PAGE.with_suffix(".png").write_bytes(picture(study))
     PAGE.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{behind}", encoding="utf-8")
     print(made)
 
