@@ -227,7 +227,9 @@ def add_stage(tree: Tree, stage: StagePlan, steps_known: bool = True) -> None:
 def _stage_line(stage: StagePlan, steps_known: bool) -> str:
     steps = f" {stage.steps} steps," if steps_known else ""
     epochs = f"{stage.epochs:g} epoch{'' if stage.epochs == 1 else 's'}"
-    return f"[bold]{escape(stage.name)}[/], {epochs},{steps} learning rate {stage.learning_rates['body']:g}"
+    own = ", ".join(f"{rate:g} for {escape(name)}" for name, rate in stage.teacher_rates.items())
+    rates = f"{stage.learning_rates['body']:g}" + (f" ({own})" if own else "")
+    return f"[bold]{escape(stage.name)}[/], {epochs},{steps} learning rate {rates}"
 
 
 def term_line(term: TermPlan) -> str:

@@ -38,6 +38,9 @@ class Learner(Protocol):
     def depths(self) -> dict[str, int | str]:
         """Where each parameter stands: 0 the embeddings, 1… the blocks, ``head``; nothing where that is not known."""
 
+    def owners(self) -> dict[str, str]:
+        """Parameter → the model that it is of; nothing where there is one model."""
+
 
 class Objective(nn.Module):
     """Learner, terms and their learnable maps in one module, so that one wrapper (mixed precision, DDP) holds what is trained.
@@ -144,6 +147,11 @@ class Objective(nn.Module):
         """Parameter name → where in the learner it stands."""
         learner: Learner = self.learner  # type: ignore[assignment]
         return {f"learner.{name}": depth for name, depth in learner.depths().items()}
+
+    def owners(self) -> dict[str, str]:
+        """Parameter name → the model that it is of, where several learn together."""
+        learner: Learner = self.learner  # type: ignore[assignment]
+        return {f"learner.{name}": owner for name, owner in learner.owners().items()}
 
     def freeze(self, places: Sequence[int | str]) -> None:
         """Let the learner's parameters at those places stay as they are, and all others move."""

@@ -16,29 +16,36 @@ RateSchedule = Literal["linear", "cosine", "constant"]
 
 
 def make_optimizer(
-    objective: Objective, learning_rates: Mapping[ParameterKind, float], settings: Training
+    objective: Objective,
+    learning_rates: Mapping[ParameterKind, float],
+    settings: Training,
+    model_rates: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
     """The recipe's optimiser over what moves; biases and norms have no decay.
 
     Body, head and projections each have their own peak rate. With a layer decay d, a parameter of layer j of K takes the rate
-    times d^(K − j), the embeddings standing at j = 0; head and projections take theirs whole.
+    times d^(K − j), the embeddings standing at j = 0; head and projections take theirs whole. Of several models that learn
+    together, those in ``model_rates`` have a peak rate of their own for their bodies.
     """
-    kinds, depths = objective.kinds(), objective.depths()
+    kinds, depths, owners = objective.kinds(), objective.depths(), objective.owners()
+    own = model_rates or {}
     top = max((depth for depth in depths.values() if isinstance(depth, int)), default=0)
-    groups: dict[tuple[ParameterKind, int, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[ParameterKind, str, int, bool], list[nn.Parameter]] = {}
     for name, parameter in objective.named_parameters():
         depth = depths.get(name, top)
         below = top - depth if isinstance(depth, int) and settings.layer_decay < 1 else 0
         if parameter.requires_grad:
-            groups.setdefault((kinds[name], below, parameter.ndim > 1), []).append(parameter)
+            owner = owners.get(name, "") if kinds[name] == "body" else ""
+            place = kinds[name], owner if owner in own else "", below, parameter.ndim > 1
+            groups.setdefault(place, []).append(parameter)
     return _optimizer(
         [
             {
                 "params": parameters,
-                "lr": learning_rates[kind] * settings.layer_decay**below,
+                "lr": own.get(owner, learning_rates[kind]) * settings.layer_decay**below,
                 "weight_decay": settings.weight_decay if decays else 0.0,
             }
-            for (kind, below, decays), parameters in sorted(groups.items(), key=lambda entry: entry[0])
+            for (kind, owner, below, decays), parameters in sorted(groups.items(), key=lambda entry: entry[0])
         ],
         settings,
     )

@@ -41,6 +41,7 @@ class Stage:
         steps: optimiser steps at the most.
         terms: what is minimised.
         learning_rates: peak rates of body, head and projections.
+        model_rates: peak rates of the bodies of models that have one of their own, by name.
         warmup, schedule: how the rates rise and fall; None takes the trainer's settings.
         freeze: places (``embeddings``, ``head``, numbers of layers) that stay as they are.
         until: a rule for moving on earlier.
@@ -54,6 +55,7 @@ class Stage:
     schedule: RateSchedule | None = None
     freeze: Sequence[int | str] = ()
     until: Until | None = None
+    model_rates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass

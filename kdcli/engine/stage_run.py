@@ -55,7 +55,7 @@ class StageRun:
         self.profile = trainer.profile
         self.objective = Objective(phase.learner, self.stage.terms, phase.projections, self.profile).to(self.device)
         self.objective.freeze(self.stage.freeze)
-        optimizer = make_optimizer(self.objective, self.stage.learning_rates, settings)
+        optimizer = make_optimizer(self.objective, self.stage.learning_rates, settings, self.stage.model_rates)
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.model: Any
         self.model, self.optimizer = self.accelerator.prepare(self.objective, optimizer)

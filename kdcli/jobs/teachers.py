@@ -80,6 +80,7 @@ def _cofinetuned(
                 stage.learning_rates,
                 stage.warmup,
                 stage.schedule,
+                model_rates=stage.teacher_rates,
             )
             for stage in plan.cofinetune
         ],

@@ -223,6 +223,10 @@ class StudentLearner(nn.Module):
         depths = self.depths()
         return [name for name in self._fresh if depths[name] == "head"]
 
+    def owners(self) -> dict[str, str]:
+        """Parameter → the model that it is of: one alone."""
+        return {}
+
     def depths(self) -> dict[str, int | str]:
         """Where each parameter stands: 0 for the embeddings, 1… for the blocks, ``head`` for what is behind the encoder."""
         return {f"model.{name}": place for name, place in parameter_places(self.model).items()}

@@ -52,6 +52,14 @@ class CofinetunedTeachers(nn.Module):
         """Where each parameter stands in its model; not known here, so that layers have no rates of their own."""
         return {}
 
+    def owners(self) -> dict[str, str]:
+        """Parameter → the teacher whose encoder it is of."""
+        return {
+            f"encoders.{name}.{parameter}": name
+            for name, encoder in self.encoders.items()
+            for parameter, _ in encoder.named_parameters()
+        }
+
     def save(self, folder: Path, labels: tuple[str, ...], tokenizers: Mapping[str, Any]) -> None:
         """Write each encoder so that ``AutoModel`` loads it, and the shared head beside them.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kdcli.plan.plan import DerivedPlan
 from kdcli.plan.request import Effort
@@ -31,7 +31,7 @@ class Circumstances:
         width: of the student's hidden states.
         layers: of the student.
         scratch: the student starts from random weights.
-        teacher_width: of the widest teacher that is co-finetuned.
+        teacher_widths: of the teachers that are co-finetuned, by name.
         effort: how much time may be spent.
     """
 
@@ -40,7 +40,7 @@ class Circumstances:
     width: int = _USUAL_WIDTH
     layers: int = 1
     scratch: bool = False
-    teacher_width: int = _USUAL_WIDTH
+    teacher_widths: Mapping[str, int] = field(default_factory=dict)
     effort: Effort = "normal"
 
 
@@ -103,6 +103,16 @@ def teacher_rate(width: int) -> float:
     return _rounded(2e-4 * min(1.0, 384 / width) ** 2)
 
 
+def _teacher_rates(widths: Mapping[str, int], given: Mapping[str, float]) -> Iterator[tuple[KeyPath, float, str]]:
+    """The widest teacher's rate for all, and one of their own for those that are narrower and were given none."""
+    widest = max(widths.values(), default=_USUAL_WIDTH)
+    usual, place = teacher_rate(widest), ("teachers", "cofinetune")
+    yield (*place, "learning_rate"), usual, f"width {widest}"
+    for name, width in widths.items():
+        if name not in given and teacher_rate(width) != usual:
+            yield (*place, "learning_rates", name), teacher_rate(width), f"width {width}"
+
+
 def _rounded(rate: float) -> float:
     """To two digits."""
     return float(f"{rate:.1e}")
@@ -119,7 +129,7 @@ def _found(recipe: Recipe, about: Circumstances) -> Iterator[tuple[KeyPath, floa
         how = ", random weights" if about.scratch else ""
         yield ("training", "learning_rate"), student_rate(about.width, about.scratch), f"width {about.width}{how}"
     if cofinetune.learning_rate == AUTO:
-        yield ("teachers", "cofinetune", "learning_rate"), teacher_rate(about.teacher_width), f"width {about.teacher_width}"
+        yield from _teacher_rates(about.teacher_widths, cofinetune.learning_rates)
     if cofinetune.epochs == AUTO:
         count = TEACHER_LENGTHS[about.effort].epochs(about.labelled)
         yield ("teachers", "cofinetune", "epochs"), count, f"{about.labelled:,} rows, {effort}"

@@ -118,6 +118,7 @@ class StagePlan(_Part):
         phase: which training it is part of: ``cofinetune``, ``distill``, or the name of an assistant.
         steps: optimiser steps, at the most.
         learning_rates: peak rates of the pre-trained parts, of fresh heads, and of projections.
+        teacher_rates: peak rates of the pre-trained parts of teachers that have one of their own, by name.
         warmup, schedule: how the rates rise and fall.
         terms: the terms of the objective.
         freeze: what of the student stays as it is by the recipe's wish.
@@ -130,6 +131,7 @@ class StagePlan(_Part):
     epochs: float
     steps: int
     learning_rates: dict[Literal["body", "head", "projection"], float]
+    teacher_rates: dict[str, float] = {}
     warmup: float
     schedule: Literal["linear", "cosine", "constant"]
     terms: list[TermPlan]

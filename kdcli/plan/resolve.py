@@ -86,8 +86,7 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
         except RequestError as error:
             problems.extend(error)
     teachers = _with_new_head([_teacher(checkpoint, task, loaded, problems) for checkpoint in found], task, loaded)
-    for name in loaded.recipe.teachers.labels:
-        refuse_unknown(name, ("teachers", "labels", name), [checkpoint.name for checkpoint in found], loaded, problems)
+    _refuse_unknown_names(loaded, found, problems)
     hops: list[Hop] = []
     if request.command == "distill":
         hops = plan_hops(
@@ -178,10 +177,9 @@ def check_recipe(
     wanted = student or loaded.recipe.student.size
     if wanted is None:
         raise RequestError(Problem("--student", "is missing", "a size such as 4L, to hold the layer maps against"))
-    for name in loaded.recipe.teachers.labels:
-        refuse_unknown(name, ("teachers", "labels", name), [checkpoint.name for checkpoint in found], loaded, problems)
+    _refuse_unknown_names(loaded, found, problems)
     last = plan_student(wanted, "", found, ("0", "1"), loaded, Problems(), weights=False)
-    loaded, _ = derived(loaded, _circumstances(found, last, _CHECKED_ROWS, _CHECKED_ROWS, "normal"))
+    loaded, _ = derived(loaded, _circumstances(found, last, loaded.recipe, _CHECKED_ROWS, _CHECKED_ROWS, "normal"))
     hops = plan_hops(wanted, found, ("0", "1"), loaded, _CHECKED_ROWS, problems, flagged=student is not None, weights=False)
     _refuse_too_long(loaded, found, hops[-1].blueprint if hops else None, problems)
     problems.raise_if_any()
@@ -196,7 +194,7 @@ def _derived(
     student = None
     if request.command == "distill":
         student = plan_student(asked_student(request, loaded), "", found, task.labels, loaded, Problems(), weights=False)
-    about = _circumstances(found, student, len(task.lessons), len(task.train), request.effort)
+    about = _circumstances(found, student, loaded.recipe, len(task.lessons), len(task.train), request.effort)
     loaded, told = derived(loaded, about)
     trained = request.command == "cofinetune" or any(_is_bare(checkpoint, loaded.recipe) for checkpoint in found)
     left_out = [] if trained else ["teachers."]
@@ -205,13 +203,13 @@ def _derived(
 
 
 def _circumstances(
-    found: Sequence[Checkpoint], student: Blueprint | None, rows: int, labelled: int, effort: Effort
+    found: Sequence[Checkpoint], student: Blueprint | None, recipe: Recipe, rows: int, labelled: int, effort: Effort
 ) -> Circumstances:
-    widest = max(checkpoint.width for checkpoint in found)
+    widths = {checkpoint.name: checkpoint.width for checkpoint in found if _is_bare(checkpoint, recipe)}
     if student is None:
-        return Circumstances(rows, labelled, width=found[0].width, teacher_width=widest, effort=effort)
+        return Circumstances(rows, labelled, width=found[0].width, teacher_widths=widths, effort=effort)
     plan = student.plan
-    return Circumstances(rows, labelled, plan.width, plan.layers, plan.kind == "scratch", widest, effort)
+    return Circumstances(rows, labelled, plan.width, plan.layers, plan.kind == "scratch", widths, effort)
 
 
 def _is_bare(checkpoint: Checkpoint, recipe: Recipe) -> bool:
@@ -408,6 +406,15 @@ def _refuse_too_long(
             )
 
 
+def _refuse_unknown_names(loaded: LoadedRecipe, teachers: Sequence[Checkpoint], problems: Problems) -> None:
+    """Note what the recipe says about teachers that are not there."""
+    about = loaded.recipe.teachers
+    names = [checkpoint.name for checkpoint in teachers]
+    for path, given in ((("labels",), about.labels), (("cofinetune", "learning_rates"), about.cofinetune.learning_rates)):
+        for name in given:
+            refuse_unknown(name, ("teachers", *path, name), names, loaded, problems)
+
+
 def _cofinetune_stages(
     request: TrainRequest, loaded: LoadedRecipe, task: Task, teachers: Sequence[TeacherPlan]
 ) -> list[StagePlan]:
@@ -421,6 +428,7 @@ def _cofinetune_stages(
             epochs=settled(cofinetune.epochs),
             steps=steps(settled(cofinetune.epochs), len(task.train), recipe.training),
             learning_rates={"body": settled(cofinetune.learning_rate), "head": cofinetune.head_learning_rate},
+            teacher_rates=dict(cofinetune.learning_rates),
             warmup=recipe.training.warmup,
             schedule=recipe.training.schedule,
             terms=[TermPlan(loss=HardLabels(loss="hard-labels"))],

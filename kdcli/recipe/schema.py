@@ -134,7 +134,10 @@ class Cofinetune(Block):
         AUTO,
         description="passes over the training split, at the most; auto: as many as the rows, the classes and --effort ask for",
     )
-    learning_rate: Rate = Field(AUTO, description="peak learning rate of the encoders; auto: by the width of the widest")
+    learning_rate: Rate = Field(AUTO, description="peak learning rate of the encoders; auto: of each by its width")
+    learning_rates: dict[str, PositiveNumber] = Field(
+        default_factory=dict, description="peak learning rates of single encoders, by the teacher's name"
+    )
     head_learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of the shared head")
 
 

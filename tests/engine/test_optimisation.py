@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 
 from kdcli.engine.objective import Objective
 from kdcli.engine.optimisation import RateSchedule, make_optimizer, rate_factor
+from kdcli.losses.labels import HardLabelsTerm
 from kdcli.losses.projection import Projections
+from kdcli.models.head import SharedHead
+from kdcli.models.loading import load_encoder
+from kdcli.models.teachers import CofinetunedTeachers
 from tests.engine.phases import RATES, Material, all_terms, settings, student
 
 SCHEDULES: tuple[RateSchedule, ...] = get_args(RateSchedule)
@@ -80,6 +84,22 @@ def test_without_layer_decay_each_kind_is_two_groups_with_decay_and_without(obje
         (RATES["head"], 0.3),
         (RATES["projection"], 0.3),
     ]
+
+
+def test_of_several_models_each_may_have_a_rate_of_its_own_for_its_body(tiny_bert: Path, tiny_roberta: Path) -> None:
+    encoders = {"bert": load_encoder(tiny_bert), "roberta": load_encoder(tiny_roberta)}
+    learner = CofinetunedTeachers(encoders, SharedHead({"bert": 32, "roberta": 48}, 3, "attention"))
+    objective = Objective(learner, [HardLabelsTerm(list(encoders))], Projections())
+    names = {id(parameter): name for name, parameter in objective.named_parameters()}
+    rates = {
+        names[id(parameter)]: group["lr"]
+        for group in make_optimizer(objective, RATES, settings(), {"roberta": 7e-5}).param_groups
+        for parameter in group["params"]
+    }
+    assert rates.keys() == set(names.values())
+    for name, rate in rates.items():
+        part = "bert" if ".bert." in name.split("encoders")[-1][:6] else "roberta"
+        assert rate == (RATES["head"] if ".head." in name else RATES["body"] if part == "bert" else 7e-5), name
 
 
 @pytest.mark.parametrize("decay", [1.0, 0.5])

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from kdcli.data.sources import DataRequest
 from kdcli.engine.events import Evaluated, Event, Events, Logged, PhaseDone
@@ -71,3 +72,27 @@ def test_shipped_recipe_trains_a_student(name: str, teachers: Path, tiny_data: P
     )
     asked = {model.name for model in evaluation.models if model.role == "teacher"}
     assert asked == (set() if name in WITHOUT_TEACHERS else {teacher.name for teacher in plan.teachers})
+
+
+def test_an_encoder_with_a_rate_of_its_own_is_trained_at_it(
+    tiny_bert: Path, tiny_roberta: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """With hardly any rate one encoder stays as it is while the other learns beside it."""
+    request = TrainRequest(
+        command="cofinetune",
+        teachers=f"bert={tiny_bert},roberta={tiny_roberta}",
+        data=DataRequest(data=str(tiny_data), train_rows=60),
+        overrides=tuple(
+            Override.parse(f"teachers.cofinetune.{text}")
+            for text in ("learning_rate=3e-3", "epochs=1", "learning_rates.roberta=1e-9")
+        ),
+        device="cpu",
+    )
+    run, _ = cofinetune(request, Events(), tmp_path / "teachers")
+    moved = {}
+    for name, began in (("bert", tiny_bert), ("roberta", tiny_roberta)):
+        before, after = load_file(began / "model.safetensors"), load_file(run.path / "teachers" / name / "model.safetensors")
+        shared = [key for key in after if key in before and after[key].ndim > 1]
+        assert shared
+        moved[name] = max(float((after[key] - before[key]).abs().max()) for key in shared)
+    assert moved["roberta"] < 1e-6 < 1e-3 < moved["bert"]

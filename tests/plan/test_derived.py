@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kdcli.plan.derived import (
@@ -41,7 +43,7 @@ stages:
     objective:
       - {loss: soft-labels}
 """
-ABOUT = Circumstances(rows=2000, labelled=1000, width=384, layers=3, teacher_width=768)
+ABOUT = Circumstances(rows=2000, labelled=1000, width=384, layers=3, teacher_widths={"wide": 768})
 
 
 def test_everything_that_is_open_becomes_a_number_with_its_reason() -> None:
@@ -73,6 +75,18 @@ def test_what_is_written_stays_and_the_recipe_that_was_given_too() -> None:
     still_open = loads(OPEN, "mine.yaml")
     derived(still_open, ABOUT)
     assert still_open.recipe.stages[0].epochs == AUTO
+
+
+def test_each_encoder_takes_the_rate_of_its_width_unless_it_was_given_one() -> None:
+    about = replace(ABOUT, teacher_widths={"wide": 768, "narrow": 384, "small": 256, "other": 768})
+    flags = ["teachers.cofinetune.learning_rates.small=3e-4"]
+    loaded, told = derived(loads(OPEN, "mine.yaml", [Override.parse(flag) for flag in flags]), about)
+    cofinetune = loaded.recipe.teachers.cofinetune
+    assert cofinetune.learning_rate == teacher_rate(768)
+    assert cofinetune.learning_rates == {"narrow": teacher_rate(384), "small": 3e-4}
+    assert "teachers.cofinetune.learning_rates.narrow" in [each.key for each in told]
+    fixed, _ = derived(loads(OPEN, "mine.yaml", [Override.parse("teachers.cofinetune.learning_rate=1e-4")]), about)
+    assert fixed.recipe.teachers.cofinetune.learning_rates == {}
 
 
 @pytest.mark.parametrize("rows", [10, 1000, 10_000, 60_000, 1_000_000])
