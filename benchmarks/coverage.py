@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcli.evaluation.intervals import score_interval
-from kdcli.evaluation.metrics import Classes
 from kdcli.evaluation.paired import PairedScores
-from kdcli.evaluation.resampling import Pairs
+from kdcli.evaluation.resampling import PairedSample
+from kdcli.tasks.class_metrics import CLASS_METRICS, Classes
+from kdcli.tasks.metric import Metric
 
 PLAIN, KDCLI = "percentile bootstrap", "kdcli"
 
@@ -48,7 +49,7 @@ class World:
     gained: float
     rarest: bool = False
 
-    def joint(self) -> Pairs:
+    def joint(self, metric: Metric) -> PairedSample:
         """Labels, both predictions, and how likely they are together."""
         ratio = 9 if self.classes == 2 else 15
         shares = np.geomspace(1, 1 / ratio if self.skewed else 1, self.classes)
@@ -63,7 +64,7 @@ class World:
                 mistaken = share * (1 - self.teacher) / len(wrong)
                 weights += [share * self.teacher * lost / len(wrong), mistaken * self.gained, mistaken * (1 - self.gained)]
         labels, ours, theirs = np.array(rows).T
-        return Pairs(labels, ours, theirs, np.array(weights), 0)
+        return PairedSample(metric, labels, ours, theirs, np.array(weights), 0)
 
 
 WORLDS = (
@@ -105,16 +106,16 @@ class Count:
         return [f"{below:.1f}", f"{above:.1f}", f"{100 - below - above:.1f}", f"{width:.1f}" if np.isfinite(width) else "–"]
 
 
-def counted(world: World, metric: str, samples: int, times: int) -> dict[tuple[str, str], Count]:
+def counted(world: World, metric: Metric, samples: int, times: int) -> dict[tuple[str, str], Count]:
     """(figure, method) → how often it was wrong, over so many draws."""
-    joint = world.joint()
-    ours, theirs = joint.both(metric)
+    joint = world.joint(metric)
+    ours, theirs = joint.both()
     truth = {"difference": ours - theirs, "retention": ours / theirs, "score": ours}
     found = {(figure, method): Count() for figure in truth for method in (PLAIN, KDCLI)}
     for seed in range(times):
         generator = np.random.default_rng(seed)
         cells = generator.multinomial(samples, joint.counts / joint.counts.sum())
-        answers = [np.repeat(values, cells) for values in (joint.ours, joint.theirs, joint.labels)]
+        answers = [np.repeat(values, cells) for values in (joint.ours, joint.theirs, joint.targets)]
         scores = PairedScores.of(metric, answers[0], answers[1], answers[2], seed=seed)
         intervals = {
             ("difference", KDCLI): scores.difference_interval(),
@@ -128,10 +129,10 @@ def counted(world: World, metric: str, samples: int, times: int) -> dict[tuple[s
 
 
 def plain(
-    metric: str, answers: Sequence[Classes], generator: np.random.Generator
+    metric: Metric, answers: Sequence[Classes], generator: np.random.Generator
 ) -> dict[tuple[str, str], tuple[float, float]]:
     """What it is held against: quantiles of resamples of what was seen, and of nothing else."""
-    one, other = Pairs.of(answers[0], answers[1], answers[2]).both_resampled(metric, 999, generator)
+    one, other = PairedSample.of(metric, answers[0], answers[1], answers[2]).both_resampled(999, generator)
     shares = np.divide(one, other, out=np.ones_like(one), where=other > 0)
     return {("difference", PLAIN): ends(one - other), ("retention", PLAIN): ends(shares), ("score", PLAIN): ends(one)}
 
@@ -158,7 +159,7 @@ def main() -> None:
                 for metric in asked.metrics:
                     if (metric == "f1" and world.classes > 2) or samples < world.classes:
                         continue
-                    for (figure, method), count in counted(world, metric, samples, asked.worlds).items():
+                    for (figure, method), count in counted(world, CLASS_METRICS[metric], samples, asked.worlds).items():
                         row = [world.name, str(samples), metric, figure, method, *count.row(asked.worlds)]
                         file.write(f"| {' | '.join(row)} |\n")
                     file.flush()

@@ -12,8 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "kdcli"
 FROM_ROOF_TO_GROUND = (
-    "cli", "sweep", "jobs", "evaluation", "export", "engine", "plan", "losses", "models", "data", "recipe", "errors", "files",
-    "caching", "harmless",
+    "cli", "sweep", "jobs", "evaluation", "export", "engine", "plan", "losses", "models", "data", "tasks", "recipe", "errors",
+    "files", "caching", "harmless",
 )  # fmt: skip
 FOR_ALL = {"errors", "files", "caching", "harmless"}
 HEAVY = {"torch", "transformers", "numpy", "datasets", "pyarrow", "pandas", "sklearn", "accelerate", "onnxruntime"}

@@ -28,6 +28,7 @@ from kdcli.data.values import (
     without_rows,
 )
 from kdcli.errors import Problem, RequestError, did_you_mean
+from kdcli.tasks.classification import Classification
 
 HELD_OUT = 0.1
 _HOLD_OUT_SEED = 0
@@ -96,7 +97,8 @@ def load_scored(request: DataRequest, classes: Sequence[str] = ()) -> Task:
     split = _split(table, found)
     notes = _notes_of_tables({TEST: table}, found, preset=False)
     name = _custom_name(request)
-    return Task(name, found.names, found.written, request.metric or "accuracy", {TEST: split}, tuple(notes), choice)
+    kind = Classification(found.names, found.written)
+    return Task(name, kind, request.metric or "accuracy", {TEST: split}, tuple(notes), choice)
 
 
 def load_task(request: DataRequest) -> Task:
@@ -292,7 +294,7 @@ def _build(name: str, tables: Mapping[str, _Table], labels: dict[str, str] | Non
     notes = _notes_of_tables(tables, classes, preset=preset) + odd
     notes += [f"{split} is not scored: {error.problems[0].where} {error.problems[0].what}" for split, error in unscored.items()]
     splits = {split: _split(table, classes) for split, table in tables.items()}
-    return Task(name, classes.names, classes.written, metric, splits, tuple(notes), train.choice, unscored)
+    return Task(name, Classification(classes.names, classes.written), metric, splits, tuple(notes), train.choice, unscored)
 
 
 def _scorable(tables: Mapping[str, _Table]) -> tuple[dict[str, _Table], dict[str, RequestError]]:

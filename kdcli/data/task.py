@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcli.errors import RequestError
+from kdcli.tasks.classification import Classification
 
 if TYPE_CHECKING:
     from kdcli.data.columns import Choice
 
 TRAIN, DEV, TEST, UNLABELLED, AUGMENTED = "train", "dev", "test", "unlabelled", "augmented"
 NO_LABEL = -1
-METRICS = ("accuracy", "f1", "macro-f1", "weighted-f1", "matthews", "pearson", "spearman")
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,8 @@ class Task:
 
     Attributes:
         name: stands in folders and tables.
-        labels: class names; the position is the class index everywhere in kdcli.
-        raw_labels: what the data files write for each class.
-        metric: the figure that decides (one of :data:`METRICS`).
+        kind: of task, with its classes.
+        metric: the figure that decides (one of the kind's metrics).
         splits: ``train``, ``dev`` and perhaps ``test``, ``unlabelled`` and further evaluation splits.
         notes: what the user should know about how the splits came to be.
         columns: what the columns of the files stand for.
@@ -74,13 +73,22 @@ class Task:
     """
 
     name: str
-    labels: tuple[str, ...]
-    raw_labels: tuple[str, ...]
+    kind: Classification
     metric: str
     splits: Mapping[str, Split]
     notes: tuple[str, ...] = field(default=())
     columns: Choice | None = None
     unscored: Mapping[str, RequestError] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names; the position is the class index everywhere in kdcli."""
+        return self.kind.names
+
+    @property
+    def raw_labels(self) -> tuple[str, ...]:
+        """What the data files write for each class."""
+        return self.kind.raw_names
 
     def with_classes(self, names: Sequence[str]) -> Task:
         """The task with all classes of a model, where its own are some of them; else the task as it is."""
@@ -92,7 +100,8 @@ class Task:
             name: split if split.labels is None else replace(split, labels=_renumbered(split.labels, places))
             for name, split in self.splits.items()
         }
-        return replace(self, labels=tuple(names), raw_labels=tuple(written.get(name, name) for name in names), splits=splits)
+        kind = Classification(tuple(names), tuple(written.get(name, name) for name in names))
+        return replace(self, kind=kind, splits=splits)
 
     @property
     def train(self) -> Split:

@@ -25,11 +25,12 @@ from kdcli.engine.optimisation import make_optimizer, rate_factor
 from kdcli.engine.phase import Phase, ReadsAhead
 from kdcli.engine.runtime import give_back_memory, restore_rng_state, rng_state
 from kdcli.errors import InterruptedRunError, RunFailedError
-from kdcli.models.finite import listed, rows_not_finite, tensors_not_finite
+from kdcli.models.finite import listed, tensors_not_finite
 from kdcli.models.output import Output
 from kdcli.models.student import STUDENT, STUDENT_NAME
 from kdcli.recipe.schedule import Moment
 from kdcli.recipe.schema import Schedule, settled
+from kdcli.tasks.kind import rows_not_finite
 
 if TYPE_CHECKING:
     from kdcli.engine.loop import Trainer

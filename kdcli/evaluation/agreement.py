@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcli.data.task import Split
-from kdcli.evaluation.metrics import Classes
-from kdcli.evaluation.resampling import check_lengths
 from kdcli.evaluation.significance import holm
+from kdcli.tasks.kind import Kind as TaskKind
+from kdcli.tasks.metric import Metric, Values, check_lengths
 
 LEAST_SAMPLES = 20
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
@@ -76,37 +76,43 @@ class Slice:
         return asdict(self)
 
 
-def agreement(teacher: Classes, student: Classes, labels: Classes) -> Agreement:
-    """The 2×2 table and its samples. Shapes: predicted classes and gold classes, [n] each.
+def agreement(metric: Metric, teacher: Values, student: Values, targets: Values) -> Agreement | None:
+    """The 2×2 table and its samples; None where predictions are never just right. Shapes: predictions, targets [n, …].
 
     Raises:
-        RequestError: not as many predictions as labels, or none.
+        RequestError: not as many predictions as targets, or none.
     """
-    check_lengths(labels, teacher, student)
-    right, also = teacher == labels, student == labels
-    cells = (right & also, right & ~also, ~right & also, ~right & ~also, teacher != student)
+    check_lengths(targets, teacher, student)
+    right, also = metric.right(teacher, targets), metric.right(student, targets)
+    if right is None or also is None:
+        return None
+    differs = (teacher != student).reshape(len(targets), -1).any(-1)
+    cells = (right & also, right & ~also, ~right & also, ~right & ~also, differs)
     return Agreement(*(np.flatnonzero(cell) for cell in cells))
 
 
-def changed_rows(split: Split, names: Sequence[str], teacher: Classes, student: Classes) -> list[dict[str, str | int]]:
+def changed_rows(split: Split, kind: TaskKind, metric: Metric, teacher: Values, student: Values) -> list[dict[str, str | int]]:
     """The samples that teacher and student answer differently, for a CSV file.
 
     Args:
         split: labelled samples.
-        names: of the classes.
-        teacher: predicted classes [n].
-        student: predicted classes [n].
+        kind: of the task.
+        metric: by which predictions are right or wrong.
+        teacher: predictions [n, …].
+        student: predictions [n, …].
     """
     assert split.labels is not None
-    found = agreement(teacher, student, split.labels)
+    found = agreement(metric, teacher, student, split.labels)
+    if found is None:
+        return []
     change = dict.fromkeys(found.lost, "lost") | dict.fromkeys(found.gained, "gained")
     return [
         {
             "row": int(row),
             "change": change.get(row, "wrong in another way"),
-            "label": names[split.labels[row]],
-            "teacher": names[teacher[row]],
-            "student": names[student[row]],
+            "label": kind.written(split.labels[row]),
+            "teacher": kind.written(teacher[row]),
+            "student": kind.written(student[row]),
             "text": split.texts[row],
             **({"pair": split.pairs[row]} if split.pairs is not None else {}),
         }
@@ -114,7 +120,9 @@ def changed_rows(split: Split, names: Sequence[str], teacher: Classes, student: 
     ]
 
 
-def slices(split: Split, names: Sequence[str], teacher: Classes, student: Classes, least: int = LEAST_SAMPLES) -> list[Slice]:
+def slices(
+    split: Split, kind: TaskKind, metric: Metric, teacher: Values, student: Values, least: int = LEAST_SAMPLES
+) -> list[Slice]:
     """Slices by length, label and word, those first where the student most clearly loses more than elsewhere.
 
     Length is in words and cut at the quartiles; a word counts once per sample, whatever its case. The p-values are exact and
@@ -122,22 +130,25 @@ def slices(split: Split, names: Sequence[str], teacher: Classes, student: Classe
 
     Args:
         split: labelled samples.
-        names: of the classes.
-        teacher: predicted classes [n].
-        student: predicted classes [n].
+        kind: of the task.
+        metric: by which predictions are right or wrong.
+        teacher: predictions [n, …].
+        student: predictions [n, …].
         least: samples that a slice needs, and that have to be left elsewhere.
     """
     assert split.labels is not None
     check_lengths(split.labels, teacher, student)
-    right, also = teacher == split.labels, student == split.labels
-    members = [each for each in _members(split, names) if least <= len(each[2]) <= len(split) - max(least, 1)]
-    found = [_slice(kind, name, rows, right, also) for kind, name, rows in members]
+    right, also = metric.right(teacher, split.labels), metric.right(student, split.labels)
+    if right is None or also is None:
+        return []
+    members = [each for each in _members(split, kind) if least <= len(each[2]) <= len(split) - max(least, 1)]
+    found = [_slice(of, name, rows, right, also) for of, name, rows in members]
     corrected = holm([each.p_value for each in found])
     order = sorted(range(len(found)), key=lambda index: (found[index].p_value, found[index].difference))
     return [replace(found[index], p_value=corrected[index]) for index in order]
 
 
-def _members(split: Split, names: Sequence[str]) -> Iterator[tuple[Kind, str, Rows]]:
+def _members(split: Split, task_kind: TaskKind) -> Iterator[tuple[Kind, str, Rows]]:
     """Every slice's kind, name and rows."""
     assert split.labels is not None
     words = [_words(split, row) for row in range(len(split))]
@@ -147,8 +158,8 @@ def _members(split: Split, names: Sequence[str]) -> Iterator[tuple[Kind, str, Ro
     for index in np.unique(quarter):
         rows = np.flatnonzero(quarter == index)
         yield "length", f"{lengths[rows].min()}–{lengths[rows].max()} words", rows
-    for index, name in enumerate(names):
-        yield "label", name, np.flatnonzero(split.labels == index)
+    for name, rows in task_kind.groups(split.labels):
+        yield "label", name, rows
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, each in enumerate(words):
         for word in sorted(set(each)):

@@ -8,25 +8,22 @@ from dataclasses import dataclass, replace
 from itertools import combinations, count
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdcli import __version__
 from kdcli.data.task import TRAIN, Split, Task
 from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.agreement import agreement, slices
-from kdcli.evaluation.calibration import calibrate
-from kdcli.evaluation.chance import chance_test, majority_answers
-from kdcli.evaluation.classes import class_scores, confusion, missing_classes
+from kdcli.evaluation.chance import chance_test
 from kdcli.evaluation.document import AgreementTable, Chance, Evaluation, Kind, ModelScore, RecipeScore, Role, Unscored
 from kdcli.evaluation.intervals import score_interval
-from kdcli.evaluation.metrics import Classes, metrics_of, score
 from kdcli.evaluation.retention import held_against
 from kdcli.evaluation.seeds import RecipeDifference, compare_recipes
 from kdcli.evaluation.significance import ModelDifference, compare_models
-from kdcli.models.finite import rows_not_finite
+from kdcli.tasks.kind import Kind as TaskKind
+from kdcli.tasks.kind import Outputs, rows_not_finite
+from kdcli.tasks.metric import Metric, Values
 
-Logits = NDArray[np.float32]
-MAJORITY, ENSEMBLE = "majority class", "ensemble"
+ENSEMBLE = "ensemble"
 _COMPARED_WITH_EACH_OTHER = 8
 _SLICES_KEPT = 50
 _BY_FAR = 0.02
@@ -35,12 +32,12 @@ _ROLES: tuple[Role, ...] = ("ensemble", "without-teachers", "export", "student",
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model says of a split, in the task's class order.
+    """What one model says of a split, as the task has it.
 
     Attributes:
         name, role, kind, run, path, parameters, bytes: as in :class:`kdcli.evaluation.document.ModelScore`.
-        predictions: predicted classes [n].
-        logits: [n, C], or None where only the classes are known.
+        predictions: what is decided [n, …].
+        outputs: what it is decided from [n, …], or None where only the predictions are known.
         teachers: names of the answers that are this model's teachers, for what it keeps of their score.
         ensemble: name of the answer that is its teachers' ensemble.
         recipe: what it shares with the runs that differ from its own in the seed alone.
@@ -52,8 +49,8 @@ class Answer:
     name: str
     role: Role
     kind: Kind
-    predictions: Classes
-    logits: Logits | None = None
+    predictions: Values
+    outputs: Outputs | None = None
     parameters: int | None = None
     bytes: int | None = None
     run: str | None = None
@@ -66,17 +63,17 @@ class Answer:
     @property
     def not_finite(self) -> int:
         """For how many samples its outputs are infinite or NaN; then it has no score."""
-        return 0 if self.logits is None else len(rows_not_finite(self.logits))
+        return 0 if self.outputs is None else len(rows_not_finite(self.outputs))
 
 
-def with_distinct_names(answers: Sequence[Answer]) -> list[Answer]:
+def with_distinct_names(answers: Sequence[Answer], kind: TaskKind) -> list[Answer]:
     """The same, so that no two are called alike: names that a user chooses meet those of kdcli in tables and documents.
 
     What is kdcli's own (the ensemble, a run's student, the majority class) keeps its name; another model of that name gets its
     role put before it, as in "teacher ensemble". Names that are distinct already stay as they are.
     """
     names: dict[tuple[Role, str], str] = {}
-    taken = {MAJORITY}
+    taken = {kind.guess_name}
     for answer in sorted(answers, key=lambda answer: _ROLES.index(answer.role)):
         candidates = (answer.name, f"{answer.role} {answer.name}")
         name = next((each for each in candidates if each not in taken), None) or unlike(candidates[-1], taken)
@@ -99,21 +96,16 @@ def unlike(name: str, known: Collection[str]) -> str:
     return next(candidate for candidate in candidates if candidate not in known)
 
 
-def ensemble(name: str, members: Sequence[Answer], run: str | None = None) -> Answer:
-    """The mean of the members' probabilities, as one model; their logits are [n, C] each."""
-    from scipy.special import log_softmax, logsumexp
-
-    assert all(member.logits is not None for member in members)
-    with np.errstate(invalid="ignore"):  # of a member whose outputs are not finite nothing is made, and it is said elsewhere
-        logs = np.stack([log_softmax(np.asarray(member.logits, dtype=np.float64), axis=-1) for member in members])
-        mixed = (logsumexp(logs, axis=0) - np.log(len(members))).astype(np.float32)
+def ensemble(name: str, kind: TaskKind, members: Sequence[Answer], run: str | None = None) -> Answer:
+    """The members, whose outputs are known, as one model."""
+    mixed = kind.ensemble([member.outputs for member in members if member.outputs is not None])
     sizes = [member.parameters for member in members if member.parameters is not None]
     return Answer(
         name=name,
         role="ensemble",
         kind="ensemble",
-        predictions=mixed.argmax(-1),
-        logits=mixed,
+        predictions=kind.predictions(mixed),
+        outputs=mixed,
         parameters=sum(sizes) if len(sizes) == len(members) else None,
         bytes=None,
         run=run,
@@ -127,18 +119,18 @@ def compare(task: Task, split: str, answers: Sequence[Answer], notes: Iterable[s
         RequestError: the split has no labels, a model has not answered it as often as there are samples, or none of those that
             the evaluation is about has finite outputs.
     """
-    rows = labelled(task, split)
+    rows, metric = labelled(task, split), task.kind.metric(task.metric)
     assert rows.labels is not None
-    every = with_distinct_names(answers)
+    every = with_distinct_names(answers, task.kind)
     for answer in every:
         check_answer(answer.path or answer.name, answer.predictions, rows)
     unscored = [_unscored(answer, len(rows)) for answer in every if answer.not_finite]
     answers = _scorable(every)
     by_name = {answer.name: answer for answer in answers}
-    ranking = {answer.name: score(task.metric, answer.predictions, rows.labels) for answer in answers}
-    models = [_scored(answer, by_name, ranking, task, rows.labels) for answer in answers]
+    ranking = {answer.name: metric.score(answer.predictions, rows.labels) for answer in answers}
+    models = [_scored(answer, by_name, ranking, task.kind, metric, rows.labels) for answer in answers]
     if TRAIN in task.splits:
-        models.append(_majority(task, rows.labels))
+        models.append(_guess(task, metric, rows.labels))
     judged = sorted(
         (model for model in models if model.role in ("student", "model")), key=lambda model: -model.scores[task.metric]
     )
@@ -157,15 +149,15 @@ def compare(task: Task, split: str, answers: Sequence[Answer], notes: Iterable[s
         unscored=unscored,
         recipes=recipes,
         recipe_differences=_recipe_differences(recipes, task.metric),
-        cautions=[*_without_score(every), *_at_chance(models, task.metric), *_under_trained(models)],
+        cautions=[*_without_score(every), *_at_chance(models, task), *_under_trained(models)],
         notes=[*notes, *_notes(task, rows), *_single_seeds(recipes), *_repeated_seeds(answers)],
     )
     if not evaluation.judged and unscored:
         raise RequestError([Problem(each.path or each.name, each.sentence) for each in unscored])
     return evaluation.model_copy(
         update={
-            "differences": _differences(evaluation, by_name, rows.labels),
-            "agreements": _agreements(evaluation, by_name, ranking, rows, task.labels),
+            "differences": _differences(evaluation, by_name, metric, rows.labels),
+            "agreements": _agreements(evaluation, by_name, ranking, rows, task.kind, metric),
         }
     )
 
@@ -177,7 +169,7 @@ def labelled(task: Task, split: str) -> Split:
         RequestError: it has no labels.
     """
     rows = task.splits[split]
-    if rows.labels is None or (rows.labels < 0).any():
+    if rows.labels is None or not task.kind.known(rows.labels).all():
         raise RequestError(
             Problem(
                 f"the {split} split of {task.name}",
@@ -224,13 +216,13 @@ def _without_score(answers: Sequence[Answer]) -> Iterator[str]:
         yield f"{_unscored(answer, len(answer.predictions)).sentence}{missed}"
 
 
-def _at_chance(models: Sequence[ModelScore], metric: str) -> Iterator[str]:
+def _at_chance(models: Sequence[ModelScore], task: Task) -> Iterator[str]:
     """Who knows nothing of the task, as far as these samples can show."""
     for model in models:
         found = model.chance
         if found is not None and found.at_chance:
             yield (
-                f"{model.name} is at chance: {metric} {model.scores[metric]:.4f}, always answering the most frequent class "
+                f"{model.name} is at chance: {task.metric} {model.scores[task.metric]:.4f}, {task.kind.guessing} "
                 f"{found.majority:.4f}, p = {found.p_value:.2f} against its own predictions shuffled"
             )
 
@@ -253,7 +245,7 @@ def _best_teacher(answer: Answer, by_name: dict[str, Answer], ranking: dict[str,
     return by_name[max(known, key=lambda name: ranking[name])] if known else None
 
 
-def check_answer(where: str, predictions: Classes, rows: Split) -> None:
+def check_answer(where: str, predictions: Values, rows: Split) -> None:
     """Refuse predictions that are not as many as the samples.
 
     Raises:
@@ -270,49 +262,51 @@ def check_answer(where: str, predictions: Classes, rows: Split) -> None:
         )
 
 
-def _scored(answer: Answer, by_name: dict[str, Answer], ranking: dict[str, float], task: Task, labels: Classes) -> ModelScore:
+def _scored(
+    answer: Answer, by_name: dict[str, Answer], ranking: dict[str, float], kind: TaskKind, metric: Metric, targets: Values
+) -> ModelScore:
     best = _best_teacher(answer, by_name, ranking)
     together = None if answer.ensemble is None else by_name.get(answer.ensemble)
     ours = answer.predictions
     kept, drop, of_all = None, None, None
     if best is not None:
-        kept, drop = held_against(task.metric, ours, best.predictions, labels, best.name)
+        kept, drop = held_against(metric, ours, best.predictions, targets, best.name)
     if together is not None:
-        of_all, _ = held_against(task.metric, ours, together.predictions, labels, together.name)
+        of_all, _ = held_against(metric, ours, together.predictions, targets, together.name)
     return ModelScore(
         name=answer.name,
         role=answer.role,
         kind=answer.kind,
         run=answer.run,
         path=answer.path,
-        scores={metric: score(metric, ours, labels) for metric in metrics_of(task.labels)},
-        interval=score_interval(task.metric, ours, labels),
+        scores={name: one.score(ours, targets) for name, one in kind.metrics.items()},
+        interval=score_interval(metric, ours, targets),
         parameters=answer.parameters,
         bytes=answer.bytes,
         retention=kept,
         retention_of_ensemble=of_all,
         drop=drop,
-        chance=_chance(answer.predictions, labels, task.metric),
-        calibration=None if answer.logits is None else calibrate(answer.logits, labels),
-        classes=class_scores(ours, labels, task.labels),
-        confusion=confusion(ours, labels, len(task.labels)),
+        chance=_chance(kind, metric, ours, targets),
+        calibration=None if answer.outputs is None else kind.calibration(answer.outputs, targets),
+        classes=kind.class_scores(ours, targets),
+        confusion=kind.confusion(ours, targets),
     )
 
 
-def _chance(predictions: Classes, labels: Classes, metric: str) -> Chance:
-    found = chance_test(predictions, labels, metric)
+def _chance(kind: TaskKind, metric: Metric, predictions: Values, targets: Values) -> Chance:
+    found = chance_test(kind, metric, predictions, targets)
     return Chance(majority=found.majority, p_value=found.p_value, at_chance=found.at_chance)
 
 
-def _majority(task: Task, labels: Classes) -> ModelScore:
+def _guess(task: Task, metric: Metric, targets: Values) -> ModelScore:
     assert task.train.labels is not None
-    guess = majority_answers(task.train.labels, labels)
+    guess = task.kind.guess(task.train.labels, len(targets))
     return ModelScore(
-        name=MAJORITY,
+        name=task.kind.guess_name,
         role="majority",
         kind="constant",
-        scores={metric: score(metric, guess, labels) for metric in metrics_of(task.labels)},
-        interval=score_interval(task.metric, guess, labels),
+        scores={name: one.score(guess, targets) for name, one in task.kind.metrics.items()},
+        interval=score_interval(metric, guess, targets),
     )
 
 
@@ -347,12 +341,12 @@ def _recipe_differences(recipes: Sequence[RecipeScore], metric: str) -> list[Rec
     return compare_recipes(metric, with_spread) if len(with_spread) > 1 else []
 
 
-def _differences(evaluation: Evaluation, by_name: dict[str, Answer], labels: Classes) -> list[ModelDifference]:
+def _differences(evaluation: Evaluation, by_name: dict[str, Answer], metric: Metric, targets: Values) -> list[ModelDifference]:
     found: list[ModelDifference] = []
     for pairs in _families(evaluation):
         wanted = {name for pair in pairs for name in pair}
         predictions = {name: answer.predictions for name, answer in by_name.items() if name in wanted}
-        found += compare_models(evaluation.metric, predictions, labels, pairs)
+        found += compare_models(metric, predictions, targets, pairs)
     return found
 
 
@@ -377,7 +371,12 @@ def _families(evaluation: Evaluation) -> list[list[tuple[str, str]]]:
 
 
 def _agreements(
-    evaluation: Evaluation, by_name: dict[str, Answer], ranking: dict[str, float], rows: Split, names: Sequence[str]
+    evaluation: Evaluation,
+    by_name: dict[str, Answer],
+    ranking: dict[str, float],
+    rows: Split,
+    kind: TaskKind,
+    metric: Metric,
 ) -> list[AgreementTable]:
     """Each model that is judged with its best teacher, or with each of them where it is judged alone."""
     assert rows.labels is not None
@@ -391,7 +390,9 @@ def _agreements(
         others = [name for name in mine.teachers if name in by_name and name != best.name] if len(judged) == 1 else []
         for name in [best.name, *others]:
             theirs = by_name[name].predictions
-            found = agreement(theirs, mine.predictions, rows.labels)
+            found = agreement(metric, theirs, mine.predictions, rows.labels)
+            if found is None:
+                continue
             tables.append(
                 AgreementTable(
                     teacher=name,
@@ -401,7 +402,7 @@ def _agreements(
                     gained=len(found.gained),
                     both_wrong=len(found.both_wrong),
                     changed=len(found.changed),
-                    slices=slices(rows, names, theirs, mine.predictions)[:_SLICES_KEPT] if len(judged) == 1 else [],
+                    slices=slices(rows, kind, metric, theirs, mine.predictions)[:_SLICES_KEPT] if len(judged) == 1 else [],
                 )
             )
     return tables
@@ -410,7 +411,7 @@ def _agreements(
 def _notes(task: Task, rows: Split) -> list[str]:
     assert rows.labels is not None
     notes = []
-    missing = missing_classes(rows.labels, task.labels)
+    missing = task.kind.missing(rows.labels)
     if missing:
         shown = ", ".join(missing[:10]) + (f", … ({len(missing)} in all)" if len(missing) > 10 else "")
         notes.append(

@@ -10,9 +10,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from kdcli.evaluation.agreement import Slice
-from kdcli.evaluation.calibration import Calibration
 from kdcli.evaluation.seeds import RecipeDifference
 from kdcli.evaluation.significance import ModelDifference
+from kdcli.tasks.calibration import Calibration
+from kdcli.tasks.class_scores import ClassScore
 
 FORMAT = 3
 Role = Literal["student", "without-teachers", "export", "model", "teacher", "ensemble", "majority"]
@@ -57,24 +58,6 @@ class Drop(_Part):
     value: float
     low: float
     high: float
-
-
-class ClassScore(_Part):
-    """How a model does on one class.
-
-    Attributes:
-        name: of the class.
-        rows: samples of this class.
-        predicted: samples that the model takes for this class.
-        precision, recall, f1: as scikit-learn has them, 0 where there is nothing to divide by.
-    """
-
-    name: str
-    rows: int
-    predicted: int
-    precision: float
-    recall: float
-    f1: float
 
 
 class Chance(_Part):

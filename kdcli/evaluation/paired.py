@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdcli.evaluation.metrics import Classes
-from kdcli.evaluation.power import LEVEL
-from kdcli.evaluation.resampling import Pairs
+from kdcli.evaluation.resampling import PairedSample
+from kdcli.tasks.metric import LEVEL, Metric, Values
 
 Interval = tuple[float, float]
 
@@ -22,9 +21,9 @@ class PairedScores:
 
     Difference and share come from the same three figures, so that they cannot contradict each other: the share's interval has
     100 % inside if and only if the difference's has 0. The samples are resampled with (z² + 1)/2 more that we alone get right,
-    and as many that they alone get right (:meth:`kdcli.evaluation.resampling.Pairs.smoothed`), where z is the normal quantile
-    of the level: z²/2 let the interval of two models that answer all n samples alike reach to z²/n either way, as the score
-    interval of paired proportions does (Tango 1998), and half a sample is for what comes in whole ones.
+    and as many that they alone get right (:meth:`kdcli.evaluation.resampling.PairedSample.smoothed`), where z is the normal
+    quantile of the level: z²/2 let the interval of two models that answer all n samples alike reach to z²/n either way, as the
+    score interval of paired proportions does (Tango 1998), and half a sample is for what comes in whole ones.
 
     Attributes:
         metric: what both are scored by.
@@ -35,7 +34,7 @@ class PairedScores:
         quantile: z, of the normal distribution at the level of the intervals.
     """
 
-    metric: str
+    metric: Metric
     ours: float
     theirs: float
     variances: tuple[float, float]
@@ -44,21 +43,21 @@ class PairedScores:
 
     @classmethod
     def of(
-        cls, metric: str, ours: Classes, theirs: Classes, labels: Classes, level: float = LEVEL, seed: int = 0
+        cls, metric: Metric, ours: Values, theirs: Values, targets: Values, level: float = LEVEL, seed: int = 0
     ) -> PairedScores:
-        """Score predicted classes by gold classes, [n] each, for intervals that are wrong in a share ``level`` of all cases.
+        """Score predictions by targets, [n, …] each, for intervals that are wrong in a share ``level`` of all cases.
 
         Raises:
-            RequestError: not as many predictions as labels, or none.
+            RequestError: not as many predictions as targets, or none.
         """
         from scipy import stats
 
         quantile = float(stats.norm.ppf(1 - level / 2))
-        pairs = Pairs.of(ours, theirs, labels)
-        drawn = pairs.smoothed(metric, (quantile**2 + 1) / 2).both_resampled(metric, _TIMES, np.random.default_rng(seed))
+        pairs = PairedSample.of(metric, ours, theirs, targets)
+        drawn = pairs.smoothed((quantile**2 + 1) / 2).both_resampled(_TIMES, np.random.default_rng(seed))
         spread = np.cov(*drawn)
         variances = float(spread[0, 0]), float(spread[1, 1])
-        return cls(metric, *pairs.both(metric), variances, float(spread[0, 1]), quantile)
+        return cls(metric, *pairs.both(), variances, float(spread[0, 1]), quantile)
 
     @property
     def error(self) -> float:
@@ -67,7 +66,7 @@ class PairedScores:
 
     def difference_interval(self) -> Interval:
         """Of our score minus theirs: so many standard errors to either side, as far as the metric goes."""
-        difference, reach, most = self.ours - self.theirs, self.quantile * self.error, 1.0 - lowest_score(self.metric)
+        difference, reach, most = self.ours - self.theirs, self.quantile * self.error, 1.0 - self.metric.lowest
         return max(difference - reach, -most), min(difference + reach, most)
 
     def share_interval(self) -> Interval | None:
@@ -82,12 +81,7 @@ class PairedScores:
         middle = self.ours * self.theirs - square * self.covariance
         root = max(middle**2 - leading * (self.ours**2 - square * of_ours), 0.0) ** 0.5
         low = (middle - root) / leading
-        return low if lowest_score(self.metric) < 0 else max(low, 0.0), (middle + root) / leading
-
-
-def lowest_score(metric: str) -> float:
-    """What a metric says of the worst answers: −1 for correlations, 0 for all others."""
-    return -1.0 if metric in ("matthews", "pearson", "spearman") else 0.0
+        return low if self.metric.lowest < 0 else max(low, 0.0), (middle + root) / leading
 
 
 def agreeing(interval: Interval, found: float, shown: bool, nothing: float = 0.0) -> Interval:

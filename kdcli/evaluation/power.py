@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kdcli.evaluation.resampling import Pairs, other_classes
+from kdcli.evaluation.resampling import PairedSample
+from kdcli.tasks.metric import LEVEL, Values
 
-LEVEL = 0.05
 POWER = 0.8
 _TIMES = 400
 
@@ -53,16 +54,16 @@ def mcnemar_power(samples: int, differing: float, difference: float, level: floa
     return float((stats.binom.pmf(numbers, samples, differing) * found).sum())
 
 
-def smallest_score_difference(metric: str, pairs: Pairs, level: float = LEVEL, power: float = POWER, seed: int = 0) -> float:
+def smallest_score_difference(pairs: PairedSample, level: float = LEVEL, power: float = POWER, seed: int = 0) -> float:
     """The smallest difference by any metric that a paired permutation test finds with that power, as a fraction.
 
     What Connor (1987) does for accuracies, d = z₁ s₀ + z₂ s₁, with standard errors of the difference by the bootstrap: s₀ where
     the answers are exchangeable, s₁ where they differ by d. They come to differ in that the samples which one model alone gets
     right become the other's, one after another; where that is not enough, or there are none, in that our model loses samples
-    that both get right. 1.0 where there are too few samples for any difference.
+    that both get right. 1.0 where there are too few samples for any difference. Where predictions are never just right, s₁ is
+    taken from the answers as they are.
 
     Args:
-        metric: one of :data:`kdcli.data.task.METRICS`.
         pairs: the answers observed.
         level: of the test.
         power: how often the difference is to be found.
@@ -72,42 +73,53 @@ def smallest_score_difference(metric: str, pairs: Pairs, level: float = LEVEL, p
 
     to_reject, to_find = stats.norm.ppf(1 - level / 2), stats.norm.ppf(power)
 
+    def spread(sample: PairedSample) -> float:
+        return float(sample.resampled(_TIMES, np.random.default_rng(seed)).std())
+
+    if pairs.metric.right(pairs.ours, pairs.targets) is None:
+        return min(1.0, float(to_reject * spread(pairs.exchangeable()) + to_find * spread(pairs)))
+
     def surplus(shift: float) -> float:
-        world = _shifted(metric, pairs, shift)
-        drawn = [each.resampled(metric, _TIMES, np.random.default_rng(seed)) for each in (world.exchangeable(), world)]
-        return float(abs(world.difference(metric)) - to_reject * drawn[0].std() - to_find * drawn[1].std())
+        world = _shifted(pairs, shift)
+        return float(abs(world.difference()) - to_reject * spread(world.exchangeable()) - to_find * spread(world))
 
     first = 1.0 if surplus(1.0) <= 0 else 0.0
-    least = first + 0.5 / pairs.samples  # with no difference at all there is no spread either
+    least = first + 0.5 / pairs.size  # with no difference at all there is no spread either
     if surplus(2.0) <= 0 or surplus(least) >= 0:
         return 1.0
     found = optimize.brentq(surplus, least, first + 1.0, xtol=1e-4)
-    return abs(_shifted(metric, pairs, float(found)).difference(metric))
+    return abs(_shifted(pairs, float(found)).difference())
 
 
-def _shifted(metric: str, pairs: Pairs, shift: float) -> Pairs:
+def _shifted(pairs: PairedSample, shift: float) -> PairedSample:
     """The answers as they are where the other model is better.
 
     Args:
-        metric: for the classes that each may be mistaken for.
         pairs: the answers observed.
         shift: from 0 to 1 the share of samples that one model alone gets right which are all the other model's, the rest being
             shared equally; from 1 to 2, less 1, the share of the samples that both get right which our model loses.
     """
-    right, also = pairs.ours == pairs.labels, pairs.theirs == pairs.labels
+    right, also = (pairs.metric.right(said, pairs.targets) for said in (pairs.ours, pairs.theirs))
+    assert right is not None
+    assert also is not None
     weights = pairs.counts.astype(np.float64)
     one_way, lost = np.clip([shift, shift - 1.0], 0.0, 1.0)
     moved = np.where(right & ~also, (1 + one_way) / 2, np.where(also & ~right, (1 - one_way) / 2, 0.0)) * weights
-    world = replace(pairs, counts=weights - moved).joined(pairs.labels, pairs.theirs, pairs.ours, moved)
+    world = replace(pairs, counts=weights - moved).joined(pairs.targets, pairs.theirs, pairs.ours, moved)
     agreed = right & also if (right & also).any() else ~right & ~also
-    labels, ours, theirs, share = (values[agreed] for values in (pairs.labels, pairs.ours, pairs.theirs, weights * lost))
-    classes = np.unique(np.concatenate([pairs.labels, pairs.ours, pairs.theirs, [0, 1]]))
-    mistaken = other_classes(metric, classes)[np.searchsorted(classes, labels)]
-    was_right = ours == labels  # else the other model comes to be right
+    targets, ours, theirs, share = (values[agreed] for values in (pairs.targets, pairs.ours, pairs.theirs, weights * lost))
+    mistaken = pairs.metric.mistaken(targets, among=(pairs.targets, pairs.ours, pairs.theirs))
+    assert mistaken is not None
+    was_right = right[agreed]  # else the other model comes to be right
     world = replace(
         world, counts=world.counts - np.concatenate([np.where(agreed, weights * lost, 0.0), np.zeros(len(weights))])
     )
-    return world.joined(labels, np.where(was_right, mistaken, ours), np.where(was_right, theirs, labels), share)
+    return world.joined(targets, _where(was_right, mistaken, ours), _where(was_right, theirs, targets), share)
+
+
+def _where(chosen: NDArray[np.bool_], first: Values, second: Values) -> Values:
+    """Rows of the one or of the other. Shapes: chosen [n], first, second [n, …]."""
+    return np.where(chosen.reshape(-1, *[1] * (first.ndim - 1)), first, second)
 
 
 def smallest_t_difference(error: float, freedom: float, level: float = LEVEL, power: float = POWER) -> float:

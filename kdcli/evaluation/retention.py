@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from kdcli.evaluation.document import Drop, Retention
-from kdcli.evaluation.metrics import Classes
 from kdcli.evaluation.paired import PairedScores, agreeing
-from kdcli.evaluation.power import LEVEL
 from kdcli.evaluation.significance import p_value
+from kdcli.tasks.metric import LEVEL, Metric, Values
 
 
 def held_against(
-    metric: str, ours: Classes, theirs: Classes, labels: Classes, of: str, seed: int = 0
+    metric: Metric, ours: Values, theirs: Values, targets: Values, of: str, seed: int = 0
 ) -> tuple[Retention | None, Drop]:
     """Our score divided by theirs, and theirs minus ours, with 95 % intervals by one bootstrap of both.
 
@@ -18,10 +17,10 @@ def held_against(
     of the drop 0, if and only if the difference is significant by itself (:func:`kdcli.evaluation.significance.p_value`).
 
     Args:
-        metric: one of :data:`kdcli.data.task.METRICS`.
-        ours: predicted classes [n].
-        theirs: predicted classes of the other model [n].
-        labels: gold classes [n].
+        metric: by which both are scored.
+        ours: predictions [n, …].
+        theirs: predictions of the other model [n, …].
+        targets: what is right [n, …].
         of: name of the other model.
         seed: of the resampling.
 
@@ -29,10 +28,10 @@ def held_against(
         The share, None where their score is 0 or less, so that there is nothing to keep; and the drop.
 
     Raises:
-        RequestError: not as many predictions as labels, or none.
+        RequestError: not as many predictions as targets, or none.
     """
-    scores = PairedScores.of(metric, ours, theirs, labels, LEVEL, seed)
-    shown = p_value(metric, ours, theirs, labels, seed) <= LEVEL
+    scores = PairedScores.of(metric, ours, theirs, targets, LEVEL, seed)
+    shown = p_value(metric, ours, theirs, targets, seed) <= LEVEL
     low, high = agreeing(scores.difference_interval(), scores.ours - scores.theirs, shown)
     drop = Drop(of=of, value=scores.theirs - scores.ours, low=-high, high=-low)
     if scores.theirs <= 0:
@@ -44,6 +43,6 @@ def held_against(
     return Retention(of=of, value=value, low=low, high=high), drop
 
 
-def retention(metric: str, ours: Classes, theirs: Classes, labels: Classes, of: str, seed: int = 0) -> Retention | None:
+def retention(metric: Metric, ours: Values, theirs: Values, targets: Values, of: str, seed: int = 0) -> Retention | None:
     """The share alone of :func:`held_against`."""
-    return held_against(metric, ours, theirs, labels, of, seed)[0]
+    return held_against(metric, ours, theirs, targets, of, seed)[0]

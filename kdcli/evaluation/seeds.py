@@ -9,9 +9,9 @@ from itertools import combinations
 import numpy as np
 
 from kdcli.errors import Problem, RequestError
-from kdcli.evaluation.power import LEVEL, smallest_t_difference
-from kdcli.evaluation.resampling import Floats
+from kdcli.evaluation.power import smallest_t_difference
 from kdcli.evaluation.significance import Difference, corrected
+from kdcli.tasks.metric import LEVEL, Floats
 
 _REJECTING_FLIPS = 6
 _TIMES = 4999

@@ -11,12 +11,13 @@ from itertools import combinations
 from typing import Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from kdcli.evaluation.metrics import Classes
 from kdcli.evaluation.paired import Interval, PairedScores, agreeing
-from kdcli.evaluation.power import LEVEL, smallest_accuracy_difference, smallest_score_difference
-from kdcli.evaluation.resampling import Pairs, check_lengths
+from kdcli.evaluation.power import smallest_accuracy_difference, smallest_score_difference
+from kdcli.evaluation.resampling import PairedSample
+from kdcli.tasks.metric import LEVEL, Metric, Values, check_lengths
 
 _TIMES = 1999
 
@@ -125,13 +126,13 @@ class ModelDifference(Difference):
 
     Attributes:
         samples: how many both answered.
-        only_ours: samples that only our model gets right.
-        only_theirs: samples that only the other model gets right.
+        only_ours: samples that only our model gets right; None where predictions are more or less near, and never just right.
+        only_theirs: samples that only the other model gets right; likewise.
     """
 
     samples: int
-    only_ours: int
-    only_theirs: int
+    only_ours: int | None
+    only_theirs: int | None
 
     @property
     def _who(self) -> str:
@@ -142,27 +143,27 @@ Found = TypeVar("Found", bound=Difference)
 
 
 def compare_models(
-    metric: str,
-    answers: Mapping[str, Classes],
-    labels: Classes,
+    metric: Metric,
+    predictions: Mapping[str, Values],
+    targets: Values,
     pairs: Sequence[tuple[str, str]] | None = None,
     seed: int = 0,
 ) -> list[ModelDifference]:
     """Compare models that answered the same samples, with Holm's correction over all comparisons.
 
     Args:
-        metric: one of :data:`kdcli.data.task.METRICS`.
-        answers: name → predicted classes [n].
-        labels: gold classes [n].
+        metric: by which they are scored.
+        predictions: name → predictions [n, …].
+        targets: what is right [n, …].
         pairs: the names to compare, ours first; None compares each with each.
         seed: of the resampling.
 
     Raises:
         RequestError: not as many predictions as labels, or none.
     """
-    chosen = list(combinations(answers, 2)) if pairs is None else list(pairs)
+    chosen = list(combinations(predictions, 2)) if pairs is None else list(pairs)
     level = LEVEL / max(len(chosen), 1)
-    return corrected([_compare(metric, ours, theirs, answers, labels, level, seed) for ours, theirs in chosen])
+    return corrected([_compare(metric, ours, theirs, predictions, targets, level, seed) for ours, theirs in chosen])
 
 
 def corrected(found: Sequence[Found]) -> list[Found]:
@@ -176,85 +177,89 @@ def corrected(found: Sequence[Found]) -> list[Found]:
 
 
 def _compare(
-    metric: str, ours: str, theirs: str, answers: Mapping[str, Classes], labels: Classes, level: float, seed: int
+    metric: Metric, ours: str, theirs: str, predictions: Mapping[str, Values], targets: Values, level: float, seed: int
 ) -> ModelDifference:
-    both = answers[ours], answers[theirs], labels
-    scores, test = PairedScores.of(metric, *both, level, seed), mcnemar(*both)
+    both = predictions[ours], predictions[theirs], targets
+    scores, test = PairedScores.of(metric, *both, level, seed), _mcnemar(metric, *both)
     low, high = scores.difference_interval()
-    by_accuracy = metric == "accuracy"
-    which = "accuracy counts what is right" if by_accuracy else "exchanging answers needs no formula for the metric"
+    exact = metric.is_share_of_right and test is not None
+    which = f"{metric.name} counts what is right" if exact else "exchanging answers needs no formula for the metric"
     return ModelDifference(
-        metric=metric,
+        metric=metric.name,
         ours=ours,
         theirs=theirs,
         difference=scores.ours - scores.theirs,
         low=low,
         high=high,
         smallest=smallest_difference(metric, *both, level, seed),
-        test="McNemar's exact test" if by_accuracy else "Paired permutation test",
+        test="McNemar's exact test" if exact else "Paired permutation test",
         why=f"both answered the same samples, and {which}",
-        p_value=test.p_value if by_accuracy else permutation_test(metric, *both, seed),
-        samples=len(labels),
-        only_ours=test.only_ours,
-        only_theirs=test.only_theirs,
+        p_value=p_value(metric, *both, seed),
+        samples=len(targets),
+        only_ours=None if test is None else test.only_ours,
+        only_theirs=None if test is None else test.only_theirs,
     )
 
 
-def p_value(metric: str, ours: Classes, theirs: Classes, labels: Classes, seed: int = 0) -> float:
-    """Of two models scoring alike: McNemar's exact test of accuracies, the paired permutation test of any other metric.
+def p_value(metric: Metric, ours: Values, theirs: Values, targets: Values, seed: int = 0) -> float:
+    """Of two models scoring alike: McNemar's exact test of shares of what is right, else the paired permutation test.
 
-    Shapes: predicted classes and gold classes, [n] each.
+    Shapes: predictions and targets, [n, …] each.
     """
-    if metric == "accuracy":
-        return mcnemar(ours, theirs, labels).p_value
-    return permutation_test(metric, ours, theirs, labels, seed)
+    test = _mcnemar(metric, ours, theirs, targets) if metric.is_share_of_right else None
+    return permutation_test(metric, ours, theirs, targets, seed) if test is None else test.p_value
 
 
 def difference_interval(
-    metric: str, ours: Classes, theirs: Classes, labels: Classes, seed: int = 0, level: float = LEVEL
+    metric: Metric, ours: Values, theirs: Values, targets: Values, seed: int = 0, level: float = LEVEL
 ) -> Interval:
     """95 % interval of our score minus theirs over samples, as fractions (:class:`kdcli.evaluation.paired.PairedScores`).
 
-    Shapes: predicted classes and gold classes, [n] each.
+    Shapes: predictions and targets, [n, …] each.
     """
-    return PairedScores.of(metric, ours, theirs, labels, level, seed).difference_interval()
+    return PairedScores.of(metric, ours, theirs, targets, level, seed).difference_interval()
 
 
-def mcnemar(ours: Classes, theirs: Classes, labels: Classes) -> McNemar:
-    """McNemar's exact test. Shapes: predicted classes and gold classes, [n] each."""
+def _mcnemar(metric: Metric, ours: Values, theirs: Values, targets: Values) -> McNemar | None:
+    """McNemar's exact test; None where predictions are never just right."""
+    check_lengths(targets, ours, theirs)
+    right, also = metric.right(ours, targets), metric.right(theirs, targets)
+    return None if right is None or also is None else mcnemar(right, also)
+
+
+def mcnemar(right: NDArray[np.bool_], also: NDArray[np.bool_]) -> McNemar:
+    """McNemar's exact test. Shapes: whether our predictions are right, and whether theirs are, [n] each."""
     from scipy import stats
 
-    check_lengths(labels, ours, theirs)
-    right, also = ours == labels, theirs == labels
     only_ours, only_theirs = int((right & ~also).sum()), int((also & ~right).sum())
     differing = only_ours + only_theirs
     p_value = float(stats.binomtest(only_ours, differing, 0.5).pvalue) if differing else 1.0
     return McNemar(only_ours, only_theirs, p_value)
 
 
-def permutation_test(metric: str, ours: Classes, theirs: Classes, labels: Classes, seed: int = 0) -> float:
-    """How often the two models' answers, exchanged sample by sample at random, differ as much: a two-sided p-value.
+def permutation_test(metric: Metric, ours: Values, theirs: Values, targets: Values, seed: int = 0) -> float:
+    """How often the two models' predictions, exchanged sample by sample at random, differ as much: a two-sided p-value.
 
-    Noreen 1989 (approximate randomisation); the observed answers count as one of the exchanges. Shapes: [n] each.
+    Noreen 1989 (approximate randomisation); the observed ones count as one of the exchanges. Shapes: [n, …] each.
     """
-    pairs = Pairs.of(ours, theirs, labels)
-    drawn = np.abs(pairs.swapped(metric, _TIMES, np.random.default_rng(seed)))
-    as_much = int((drawn >= abs(pairs.difference(metric)) - 1e-12).sum())
+    pairs = PairedSample.of(metric, ours, theirs, targets)
+    drawn = np.abs(pairs.swapped(_TIMES, np.random.default_rng(seed)))
+    as_much = int((drawn >= abs(pairs.difference()) - 1e-12).sum())
     return (1 + as_much) / (1 + _TIMES)
 
 
 def smallest_difference(
-    metric: str, ours: Classes, theirs: Classes, labels: Classes, level: float = LEVEL, seed: int = 0
+    metric: Metric, ours: Values, theirs: Values, targets: Values, level: float = LEVEL, seed: int = 0
 ) -> float:
     """The smallest difference that the tests above find in so many samples with 80 % power, as a fraction.
 
-    Accuracy: :func:`smallest_accuracy_difference` at the share of samples that one model alone gets right; other metrics:
-    :func:`smallest_score_difference`. Shapes: [n] each.
+    Shares of what is right: :func:`smallest_accuracy_difference` at the share of samples that one model alone gets right;
+    other metrics: :func:`smallest_score_difference`. Shapes: [n, …] each.
     """
-    if metric == "accuracy":
-        test = mcnemar(ours, theirs, labels)
-        return smallest_accuracy_difference(len(labels), (test.only_ours + test.only_theirs) / len(labels), level)
-    return smallest_score_difference(metric, Pairs.of(ours, theirs, labels), level, seed=seed)
+    test = _mcnemar(metric, ours, theirs, targets) if metric.is_share_of_right else None
+    if test is not None:
+        return smallest_accuracy_difference(len(targets), (test.only_ours + test.only_theirs) / len(targets), level)
+    return smallest_score_difference(PairedSample.of(metric, ours, theirs, targets), level, seed=seed)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -39,7 +39,7 @@ def write_tables(folder: Path, task: Task, evaluation: Evaluation, answers: Sequ
 
 def _tables(task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> Iterator[tuple[str, Sequence[Row]]]:
     split = task.splits[evaluation.split]
-    answers = [answer for answer in with_distinct_names(answers) if not answer.not_finite]
+    answers = [answer for answer in with_distinct_names(answers, task.kind) if not answer.not_finite]
     by_name = {answer.name: answer for answer in answers}
     without = [{"model": each.name, "role": each.role, "not finite": each.not_finite} for each in evaluation.unscored]
     yield "scores", [*(_score_row(evaluation, model) for model in evaluation.models), *without]
@@ -59,7 +59,7 @@ def _tables(task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> It
         student, teacher = by_name[table.student].predictions, by_name[table.teacher].predictions
         pair = _unlike(f"{_plain(table.student)}-{_plain(table.teacher)}", pairs)
         pairs.append(pair)
-        yield f"changed-{pair}", changed_rows(split, task.labels, teacher, student)
+        yield f"changed-{pair}", changed_rows(split, task.kind, task.kind.metric(evaluation.metric), teacher, student)
         yield f"slices-{pair}", [one.row() for one in table.slices]
 
 
@@ -101,8 +101,8 @@ def _predictions(task: Task, evaluation: Evaluation, answers: Sequence[Answer]) 
     for row, text in enumerate(split.texts):
         yield {
             "row": row,
-            "label": task.labels[split.labels[row]],
-            **{f"model {answer.name}": task.labels[answer.predictions[row]] for answer in answers},
+            "label": task.kind.written(split.labels[row]),
+            **{f"model {answer.name}": task.kind.written(answer.predictions[row]) for answer in answers},
             "text": text,
             **({"pair": split.pairs[row]} if split.pairs is not None else {}),
         }

@@ -128,8 +128,8 @@ class Questions:
             "onnx": self._onnx,
             "predictions": self._predictions,
         }[target.kind](target)
-        if found.logits is not None:
-            refuse_outputs_not_finite(str(target.path), found.logits, self.rows.source)
+        if found.outputs is not None:
+            refuse_outputs_not_finite(str(target.path), found.outputs, self.rows.source)
         return found
 
     def named_teachers(self, text: str, known: Collection[str]) -> list[Answer]:
@@ -146,7 +146,9 @@ class Questions:
             kind: TargetKind = "checkpoint" if described.shared_head is None else "teacher"
             answer = self.model(Target(unlike(described.name, known), folder, kind))
             found.append(replace(answer, role="teacher"))
-        return [*found, ensemble(_ensemble_name(found) if known else ENSEMBLE, found)] if len(found) > 1 else found
+        if len(found) > 1:
+            found.append(ensemble(_ensemble_name(found) if known else ENSEMBLE, self.task.kind, found))
+        return found
 
     def _students(self, run: RunFolder, plan: Plan, teachers: Sequence[Answer], names: _Names, *, files: bool) -> list[Answer]:
         length = self.max_length or plan.recipe.training.max_length
@@ -191,10 +193,10 @@ class Questions:
                 self._known[key] = logits, teacher.parameter_count
             logits, size = self._known[key]
             ordered = logits[:, _order(f"teacher {planned.name}", plan.task.labels, self.task)]
-            found.append(_answer(called(planned.name), "teacher", "checkpoint", ordered, size, folder, run=run.path.name))
+            found.append(self._answer(called(planned.name), "teacher", "checkpoint", ordered, size, folder, run=run.path.name))
         given = [answer for answer, planned in zip(found, plan.teachers, strict=True) if planned.kind != "assistant"]
         if len(given) > 1:
-            found.append(ensemble(together or _ensemble_name(given), given, run.path.name))
+            found.append(ensemble(together or _ensemble_name(given), self.task.kind, given, run.path.name))
         return found
 
     def _checkpoint(self, target: Target) -> Answer:
@@ -205,14 +207,14 @@ class Questions:
         order = self._order(target, described.head_labels)
         self._length(described, length)
         logits, size = classifier_answers(target.path, self.rows, length, self.device)
-        return _answer(target.name, role, "checkpoint", logits[:, order], size, target.path)
+        return self._answer(target.name, role, "checkpoint", logits[:, order], size, target.path)
 
     def _cofinetuned(self, target: Target) -> Answer:
         order = self._order(target, _shared_classes(target))
         teacher = Teacher.cofinetuned(target.path.resolve().name, target.path.resolve(), order)
         length = self._length(_described(target))
         logits = answers_of(teacher, target.path, self.rows, length, self.device, EVALUATION_BATCH)
-        return _answer(target.name, "model", "checkpoint", logits, teacher.parameter_count, target.path)
+        return self._answer(target.name, "model", "checkpoint", logits, teacher.parameter_count, target.path)
 
     def _onnx(self, target: Target, length: int | None = None) -> Answer:
         folder = _folder_of(target.path)
@@ -221,13 +223,19 @@ class Questions:
         session = open_session(target.path, torch.get_num_threads(), self.onnx_device)
         read_by = Texts.of(load_tokenizer(folder), self.rows.samples, length or self._length(found))
         logits = answers(lambda inputs: run_session(session, inputs), read_by)
-        answer = _answer(target.name, "model", "onnx", logits[:, order], None, target.path)
+        answer = self._answer(target.name, "model", "onnx", logits[:, order], None, target.path)
         return replace(answer, bytes=target.path.stat().st_size)
 
     def _predictions(self, target: Target) -> Answer:
         predictions, notes = read_predictions(target.path, self.task, self.rows)
         self.notes += notes
         return Answer(target.name, "model", "predictions", predictions, path=str(target.path))
+
+    def _answer(
+        self, name: str, role: Role, kind: Kind, outputs: Logits, size: int | None, path: Path, run: str | None = None
+    ) -> Answer:
+        weights = weight_bytes(path) if path.is_dir() else 0
+        return Answer(name, role, kind, self.task.kind.predictions(outputs), outputs, size, weights or None, run, str(path))
 
     def _length(self, found: Checkpoint, asked: int | None = None) -> int:
         """Tokens per text: what was asked for, which a model has to have the positions for, or as many as it takes."""
@@ -303,11 +311,6 @@ def classifier_answers(folder: Path, rows: Split, max_length: int, device: torch
 
 def _ensemble_name(members: Sequence[Answer]) -> str:
     return f"{ENSEMBLE} of {' and '.join(answer.name for answer in members)}"
-
-
-def _answer(name: str, role: Role, kind: Kind, logits: Logits, size: int | None, path: Path, run: str | None = None) -> Answer:
-    weights = weight_bytes(path) if path.is_dir() else 0
-    return Answer(name, role, kind, logits.argmax(-1), logits, size, weights or None, run, str(path))
 
 
 def _order(where: str, labels: Sequence[str], task: Task) -> list[int]:

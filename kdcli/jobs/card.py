@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from kdcli import __version__
 from kdcli.data.task import DEV
 from kdcli.evaluation.document import AgreementTable, Evaluation, ModelScore, Retention
-from kdcli.evaluation.power import LEVEL
 from kdcli.evaluation.report.words import parameters_text
 from kdcli.harmless import harmless
 from kdcli.plan.plan import DISTILL, Plan, StagePlan, TeacherPlan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
 from kdcli.recipe.schema import Schedule
+from kdcli.tasks.metric import LEVEL
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

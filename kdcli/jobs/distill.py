@@ -23,7 +23,6 @@ from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.comparison import Answer, compare
 from kdcli.evaluation.document import Evaluation
 from kdcli.evaluation.gates import Gate, with_gates
-from kdcli.evaluation.metrics import scores
 from kdcli.files import whole_folder
 from kdcli.jobs.asking import Questions
 from kdcli.jobs.economy import CACHE_LIMIT, teaching, train_sparingly
@@ -149,7 +148,7 @@ def _train_hop(
     if folder.is_dir():
         return
     assert task.dev.labels is not None
-    ranking = {name: scores(values, task.dev.labels, task.labels)[task.metric] for name, values in dev_logits.items()}
+    ranking = {name: task.kind.scores(values, task.dev.labels)[task.metric] for name, values in dev_logits.items()}
     open_run.events.emit(WorkStarted("tokenising and aligning" if hop.teachers else "tokenising"))
     asked = [teacher for teacher in teachers if teacher.name in hop.teachers]
     train = _samples(plan, task.lessons, hop.student, [teacher.name for teacher in asked], unseen)

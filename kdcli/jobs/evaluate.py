@@ -19,7 +19,6 @@ from kdcli.errors import Problem, Problems, RequestError
 from kdcli.evaluation.comparison import Answer, compare, labelled
 from kdcli.evaluation.document import Evaluation
 from kdcli.evaluation.gates import Gate, with_gates
-from kdcli.evaluation.metrics import check_metric
 from kdcli.files import write_text
 from kdcli.jobs.asking import Questions, classes_of
 from kdcli.jobs.insides import measure_insides, suggested_recipe
@@ -150,7 +149,7 @@ def _task(request: EvaluateRequest, targets: Sequence[Target], plans: dict[str, 
     else:
         task = load_task_of(given, RunFolder(Path()))
     task = task.with_classes(_known_classes(targets, plans))
-    check_metric(task.metric, task.labels)
+    task.kind.metric(task.metric)
     said = any((given.eval, given.test, given.metric, request.max_length, request.teachers))
     own = asked is not None and given.is_starter and not said
     return task, own

@@ -24,7 +24,6 @@ from kdcli.engine.interruption import refuse_to_go_on
 from kdcli.errors import GateError, Problem, RequestError
 from kdcli.evaluation.chance import against_chance
 from kdcli.evaluation.intervals import score_interval
-from kdcli.evaluation.metrics import check_metric, score
 from kdcli.export.gate import Examiner, Texts, answers
 from kdcli.export.graph import GraphSettings
 from kdcli.export.latency import Latency, LatencyLimit
@@ -54,6 +53,8 @@ from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
+from kdcli.tasks.classification import Classification
+from kdcli.tasks.kind import Kind
 
 Benchmark = Literal["off", "short", "full"]
 _CALIBRATION_BATCHES, _CALIBRATION_BATCH = 16, 8
@@ -183,6 +184,7 @@ class _Source:
     texts: list[Any]
     others: list[Any]
     labels: NDArray[np.int64] | None
+    kind: Kind
     metric: str
     order: list[int]
     max_length: int
@@ -305,12 +307,12 @@ def _workshop(
     examiner = Examiner(texts, reference, source.order)
     judged = Judged(len(texts.rows), source.split, source.origin)
     if source.labels is not None:
-        labels, metric = source.labels, source.metric
-        chance = against_chance(reference[:, source.order], labels, metric)
+        labels, kind, metric = source.labels, source.kind, source.kind.metric(source.metric)
+        chance = against_chance(kind, metric, reference[:, source.order], labels)
         judged = replace(judged, student_score=chance.score, at_chance=chance.at_chance)
         examiner = Examiner(
-            texts, reference, source.order, metric,
-            lambda predictions, rows: score(metric, predictions, labels[rows]),
+            texts, reference, source.order, source.metric,
+            lambda predictions, rows: metric.score(predictions, labels[rows]),
             lambda predictions, rows: score_interval(metric, predictions, labels[rows]),
             chance.at_chance,
         )  # fmt: skip
@@ -479,14 +481,15 @@ def _checkpoint_source(request: ExportRequest, folder: Path, events: Events) -> 
     if request.data.is_starter:
         texts: list[Any] = starter.sample_texts(64)
         out, order = request.out or folder / "export", list(range(len(found.head_labels)))
-        return _Source(folder, out, texts, texts, None, "", order, length, None, None, "sample texts", "")
+        kind = Classification(tuple(found.head_labels), tuple(found.head_labels))
+        return _Source(folder, out, texts, texts, None, kind, "", order, length, None, None, "sample texts", "")
     whole = request.data.is_one_file
     events.emit(WorkStarted("reading the data"))
     task = load_scored(request.data, found.head_labels) if whole else load_task_of(request.data, RunFolder(folder))
     task = task.with_classes(found.head_labels)
     for note in task.notes:
         events.emit(Note(note))
-    check_metric(task.metric, task.labels)
+    task.kind.metric(task.metric)
     order = match_labels(f"checkpoint {folder.name}", found.head_labels, task)
     return _of_task(request, folder, folder / "export", task, order, length, None, None, TEST if whole else DEV)
 
@@ -507,6 +510,6 @@ def _of_task(
     others = task.splits.get(TRAIN, split).samples
     name = f"{DEV} split" if judged_on == DEV else "all rows"
     return _Source(
-        checkpoint, request.out or folder, split.samples, others, split.labels, task.metric, order, length, plan, run, name,
-        Path(split.source).name,
+        checkpoint, request.out or folder, split.samples, others, split.labels, task.kind, task.metric, order, length, plan,
+        run, name, Path(split.source).name,
     )  # fmt: skip

@@ -16,7 +16,6 @@ from kdcli.data.task import Task
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.runtime import check_trackers
 from kdcli.errors import Problem, RequestError
-from kdcli.evaluation.metrics import check_metric
 from kdcli.files import temporary_folder, unfinished, whole_folder
 from kdcli.jobs.ownership import LOCK
 from kdcli.jobs.run_folder import RunFolder
@@ -138,7 +137,7 @@ def prepare(request: TrainRequest, run: RunFolder, events: Events, *, sized: boo
     else:
         events.emit(WorkStarted("reading the data"))
     task = load_task_of(request.data, run)
-    check_metric(task.metric, task.labels)
+    task.kind.metric(task.metric)
     task = _augmented(task, request)
     for reference in references:
         events.emit(Note(_which_model(reference, run)))

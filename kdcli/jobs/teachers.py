@@ -19,19 +19,18 @@ from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.engine.phase import Phase, Scores, Stage
 from kdcli.errors import GateError, Problem, RequestError, RunFailedError
 from kdcli.evaluation.chance import against_chance
-from kdcli.evaluation.metrics import scores
 from kdcli.files import has_its_sum, replace_with_sum, whole_folder
 from kdcli.jobs.economy import train_sparingly
 from kdcli.jobs.opening import OpenRun
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.losses.labels import HardLabelsTerm
 from kdcli.models.checkpoints import Reference, describe, fetch_weights, is_whole
-from kdcli.models.finite import rows_not_finite
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_encoder, load_tokenizer
 from kdcli.models.teachers import CofinetunedTeachers, Teacher
 from kdcli.plan.plan import COFINETUNE, Plan, TeacherPlan
 from kdcli.plan.stages import steps
+from kdcli.tasks.kind import rows_not_finite
 
 _FOLDS_SEED = 0
 _LOGITS_OF = "logits of "  # a teacher may be called as one of numpy's own arguments
@@ -216,10 +215,10 @@ def refuse_weak_teachers(
     assert task.dev.labels is not None
     weak = []
     for name, values in logits.items():
-        test = against_chance(values, task.dev.labels, task.metric)
+        test = against_chance(task.kind, task.kind.metric(task.metric), values, task.dev.labels)
         text = (
-            f"{'assistant' if assistants else 'teacher'} {name} is at chance on dev: {task.metric} {test.score:.4f}, majority "
-            f"class {test.majority:.4f}, p = {test.p_value:.2f} against its own predictions shuffled"
+            f"{'assistant' if assistants else 'teacher'} {name} is at chance on dev: {task.metric} {test.score:.4f}, "
+            f"{task.kind.guess_name} {test.majority:.4f}, p = {test.p_value:.2f} against its own predictions shuffled"
         )
         if test.at_chance:
             weak.append(text)
@@ -244,10 +243,10 @@ def dev_scores(task: Task) -> _DevScores:
 class _DevScores:
     def __init__(self, task: Task) -> None:
         assert task.dev.labels is not None
-        self.labels, self.classes = task.dev.labels, task.labels
+        self.labels, self.kind = task.dev.labels, task.kind
 
     def __call__(self, logits: Mapping[str, NDArray[np.float32]]) -> Scores:
-        return {name: scores(values, self.labels, self.classes) for name, values in logits.items()}
+        return {name: self.kind.scores(values, self.labels) for name, values in logits.items()}
 
 
 def _samples(split: Split, tokenizers: Mapping[str, object], plan: Plan) -> Samples:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from kdcli.errors import RunFailedError
 
@@ -14,11 +11,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SHOWN = 3
-
-
-def rows_not_finite(outputs: NDArray[Any]) -> NDArray[np.int64]:
-    """Numbers of the rows of ``outputs`` [n, C] that hold an infinite value or NaN."""
-    return np.flatnonzero(~np.isfinite(outputs).all(-1))
 
 
 def tensors_not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:

@@ -98,7 +98,7 @@ def test_the_reference_of_a_share_is_named() -> None:
 
 
 def test_doubts_and_models_without_a_score_stand_below_the_scores() -> None:
-    spoilt = replace(ALL[0], name="spoilt", logits=np.full((40, 2), np.nan, dtype=np.float32))
+    spoilt = replace(ALL[0], name="spoilt", outputs=np.full((40, 2), np.nan, dtype=np.float32))
     weak = answer("weak", "student", 20, teachers=("bert",))
     text = "\n".join(printed(compare(task(), "dev", [weak, spoilt, *ALL[2:4]]), 200))
     assert "spoilt: no score" in text

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kdcli.data.augmentation import METHODS, augmented, with_augmentation
 from kdcli.data.task import AUGMENTED, DEV, NO_LABEL, TRAIN, Split, Task
+from kdcli.tasks.classification import Classification
 
 TEXTS = ["my card has not arrived yet", "how do I change my PIN", "top up by bank transfer failed", "refund not showing up"]
 ALL = sorted(METHODS)
@@ -19,7 +20,7 @@ def task(pairs: bool = False) -> Task:
     second = [text.upper() for text in TEXTS] if pairs else None
     train = Split(TEXTS, second, np.array([0, 1, 0, 1]), "train.csv", "f" * 16)
     dev = Split(TEXTS[:2], None if second is None else second[:2], np.array([0, 1]), "dev.csv", "e" * 16)
-    return Task("mine", ("a", "b"), ("a", "b"), "accuracy", {TRAIN: train, DEV: dev})
+    return Task("mine", Classification(("a", "b"), ("a", "b")), "accuracy", {TRAIN: train, DEV: dev})
 
 
 @pytest.mark.parametrize("method", ALL)

@@ -12,13 +12,22 @@ from sklearn.metrics import confusion_matrix
 
 from kdcli.data.task import Split
 from kdcli.errors import RequestError
-from kdcli.evaluation.agreement import Slice, agreement, changed_rows, losing_by_chance, slices
-from kdcli.evaluation.metrics import Classes
+from kdcli.evaluation.agreement import Agreement, Slice, agreement, changed_rows, losing_by_chance, slices
+from kdcli.tasks.class_metrics import Classes
+from kdcli.tasks.classification import Classification
 
 NAMES = ("bad", "good", "so-so")
 LABELS: Classes = np.array([0, 0, 1, 1, 2, 2])
 TEACHER: Classes = np.array([0, 0, 1, 0, 0, 1])
 STUDENT: Classes = np.array([0, 1, 1, 1, 0, 0])
+THREE = Classification(NAMES, NAMES)
+ACCURACY = THREE.metric("accuracy")
+
+
+def agreed(teacher: Classes, student: Classes, labels: Classes) -> Agreement:
+    found = agreement(ACCURACY, teacher, student, labels)
+    assert found is not None
+    return found
 
 
 def split_of(texts: list[str], labels: Classes, pairs: list[str] | None = None) -> Split:
@@ -44,7 +53,7 @@ def with_loss(texts: list[str], seed: int, everywhere: float, word: str = "", th
 
 
 def test_the_four_cells_and_the_changed_samples_are_those_worked_out_by_hand() -> None:
-    found = agreement(TEACHER, STUDENT, LABELS)
+    found = agreed(TEACHER, STUDENT, LABELS)
     assert found.both_right.tolist() == [0, 2]
     assert found.lost.tolist() == [1]
     assert found.gained.tolist() == [3]
@@ -56,16 +65,16 @@ def test_the_four_cells_and_the_changed_samples_are_those_worked_out_by_hand() -
 def test_the_table_equals_the_confusion_matrix_of_being_right() -> None:
     labels, teacher, student = with_loss(some_texts(200, 1), 1, 0.1)
     expected = confusion_matrix(teacher == labels, student == labels, labels=[True, False])
-    assert agreement(teacher, student, labels).table == tuple(tuple(row) for row in expected.tolist())
+    assert agreed(teacher, student, labels).table == tuple(tuple(row) for row in expected.tolist())
 
 
 def test_predictions_of_unequal_length_are_refused() -> None:
     with pytest.raises(RequestError, match="do not belong to the labels"):
-        agreement(TEACHER, STUDENT[:-1], LABELS)
+        agreed(TEACHER, STUDENT[:-1], LABELS)
 
 
 def test_changed_samples_can_be_written_as_csv() -> None:
-    rows = changed_rows(split_of(list("abcdef"), LABELS), NAMES, TEACHER, STUDENT)
+    rows = changed_rows(split_of(list("abcdef"), LABELS), THREE, ACCURACY, TEACHER, STUDENT)
     file = io.StringIO()
     writer = csv.DictWriter(file, rows[0])
     writer.writeheader()
@@ -79,12 +88,12 @@ def test_changed_samples_can_be_written_as_csv() -> None:
 
 
 def test_changed_samples_of_pairs_have_both_texts() -> None:
-    rows = changed_rows(split_of(list("abcdef"), LABELS, list("uvwxyz")), NAMES, TEACHER, STUDENT)
+    rows = changed_rows(split_of(list("abcdef"), LABELS, list("uvwxyz")), THREE, ACCURACY, TEACHER, STUDENT)
     assert [(row["text"], row["pair"]) for row in rows] == [("b", "v"), ("d", "x"), ("f", "z")]
 
 
 def test_without_a_change_there_are_no_rows() -> None:
-    assert changed_rows(split_of(list("abcdef"), LABELS), NAMES, TEACHER, TEACHER) == []
+    assert changed_rows(split_of(list("abcdef"), LABELS), THREE, ACCURACY, TEACHER, TEACHER) == []
 
 
 def slice_named(found: list[Slice], kind: str, name: str) -> Slice:
@@ -93,7 +102,7 @@ def slice_named(found: list[Slice], kind: str, name: str) -> Slice:
 
 def test_a_slice_has_the_numbers_of_its_samples() -> None:
     texts = ["Not good", "it's NOT not", "fine", "very fine indeed", "fine fine fine fine", "nothing"]
-    found = slices(split_of(texts, LABELS), NAMES, TEACHER, STUDENT, least=1)
+    found = slices(split_of(texts, LABELS), THREE, ACCURACY, TEACHER, STUDENT, least=1)
     word = slice_named(found, "word", "not")
     assert (word.samples, word.teacher, word.student, word.difference) == (2, 1.0, 0.5, -0.5)
     assert word.elsewhere == pytest.approx(0.25)
@@ -108,7 +117,7 @@ def test_a_slice_has_the_numbers_of_its_samples() -> None:
 
 def test_the_second_text_of_a_pair_counts() -> None:
     split = split_of(["a", "a", "b", "b", "b", "b"], LABELS, ["x", "y", "x x", "x", "y", "y"])
-    found = slices(split, NAMES, TEACHER, STUDENT, least=1)
+    found = slices(split, THREE, ACCURACY, TEACHER, STUDENT, least=1)
     assert slice_named(found, "word", "x").samples == 3
     assert slice_named(found, "length", "3–3 words").samples == 1
 
@@ -116,16 +125,16 @@ def test_the_second_text_of_a_pair_counts() -> None:
 def test_slices_that_are_too_small_or_hold_nearly_everything_are_left_out() -> None:
     texts = ["the film"] * 30 + ["the play"] * 10
     labels, teacher, student = with_loss(texts, 1, 0.1)
-    found = slices(split_of(texts, labels), NAMES, teacher, student, least=10)
+    found = slices(split_of(texts, labels), THREE, ACCURACY, teacher, student, least=10)
     assert sorted(each.name for each in found if each.kind == "word") == ["film", "play"]
     assert [each for each in found if each.kind == "length"] == []
-    assert slices(split_of(texts, labels), NAMES, teacher, student, least=50) == []
+    assert slices(split_of(texts, labels), THREE, ACCURACY, teacher, student, least=50) == []
 
 
 def test_a_loss_that_was_put_in_comes_first_and_is_significant() -> None:
     texts = some_texts(800, 3)
     labels, teacher, student = with_loss(texts, 3, 0.03, "w9", 0.4)
-    found = slices(split_of(texts, labels), NAMES, teacher, student)
+    found = slices(split_of(texts, labels), THREE, ACCURACY, teacher, student)
     assert (found[0].kind, found[0].name) == ("word", "w9")
     assert found[0].p_value < 0.001
     assert found[0].difference < -0.2 < found[0].elsewhere
@@ -137,7 +146,7 @@ def test_in_at_most_1_of_20_runs_is_noise_sold_as_a_finding() -> None:
     for seed in range(150):
         texts = some_texts(150, seed)
         labels, teacher, student = with_loss(texts, seed, 0.15)
-        wrong += slices(split_of(texts, labels), NAMES, teacher, student)[0].p_value <= 0.05
+        wrong += slices(split_of(texts, labels), THREE, ACCURACY, teacher, student)[0].p_value <= 0.05
     assert wrong / 150 <= 0.075
 
 

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kdcli.evaluation.chance import against_chance, majority_answers
-from kdcli.evaluation.metrics import Classes
+from kdcli.evaluation import chance
+from kdcli.evaluation.chance import ChanceTest
+from kdcli.tasks.class_metrics import Classes
+from kdcli.tasks.classification import Classification
 
 METRICS = ("accuracy", "f1", "macro-f1", "matthews")
+TWO = Classification(("0", "1"), ("0", "1"))
+
+
+def against_chance(logits: NDArray[np.float32], gold: Classes, metric: str) -> ChanceTest:
+    return chance.against_chance(TWO, TWO.metric(metric), logits, gold)
 
 
 def labels(share_of_ones: float = 0.5, count: int = 200) -> Classes:
@@ -79,4 +86,4 @@ def test_the_same_answers_get_the_same_p_value() -> None:
 
 
 def test_the_majority_class_is_that_of_the_training_split() -> None:
-    assert majority_answers(np.array([2, 2, 0]), np.array([0, 0, 1, 1])).tolist() == [2, 2, 2, 2]
+    assert TWO.guess(np.array([2, 2, 0]), 4).tolist() == [2, 2, 2, 2]

@@ -16,11 +16,13 @@ from kdcli.errors import RequestError
 from kdcli.evaluation.comparison import Answer, compare, ensemble, with_distinct_names
 from kdcli.evaluation.document import Evaluation, Role
 from kdcli.evaluation.gates import Gate, with_gates
-from kdcli.evaluation.metrics import Classes
 from kdcli.files import json_text
+from kdcli.tasks.class_metrics import Classes
+from kdcli.tasks.classification import Classification
 
 COUNT = 40
 LABELS: Classes = np.array([0, 1] * (COUNT // 2))
+KIND = Classification(("bad", "good"), ("bad", "good"))
 TRAIN: Classes = np.array([1, 1, 1, 0])
 
 
@@ -31,7 +33,7 @@ def split_of(labels: Classes | None, texts: list[str], name: str) -> Split:
 def task(labels: Classes | None = LABELS, names: tuple[str, ...] = ("bad", "good"), metric: str = "accuracy") -> Task:
     dev = split_of(labels, [f"dev text {row}" for row in range(COUNT)], "dev")
     train = split_of(TRAIN, [f"train text {row}" for row in range(len(TRAIN))], "train")
-    return Task("reviews", names, names, metric, {"train": train, "dev": dev})
+    return Task("reviews", Classification(names, names), metric, {"train": train, "dev": dev})
 
 
 def right_on(count: int, sure: float = 2.0) -> NDArray[np.float32]:
@@ -49,7 +51,7 @@ TEACHERS = ("bert", "roberta")
 STUDENT = answer("student", "student", 32, parameters=100, teachers=TEACHERS, ensemble="ensemble")
 ALONE = answer("without teachers", "without-teachers", 24, parameters=100, teachers=TEACHERS)
 BERT, ROBERTA = answer("bert", "teacher", 36, parameters=400), answer("roberta", "teacher", 38, sure=3.0, parameters=500)
-ALL = [STUDENT, ALONE, BERT, ROBERTA, ensemble("ensemble", [BERT, ROBERTA])]
+ALL = [STUDENT, ALONE, BERT, ROBERTA, ensemble("ensemble", KIND, [BERT, ROBERTA])]
 
 
 def test_every_model_is_scored_and_keeps_its_role_and_size() -> None:
@@ -71,10 +73,10 @@ def test_ensemble_answers_with_the_mean_of_the_probabilities() -> None:
     generator = np.random.default_rng(0)
     logits = [generator.normal(size=(50, 3)).astype(np.float32) for _ in range(3)]
     members = [Answer(str(row), "teacher", "checkpoint", one.argmax(-1), one) for row, one in enumerate(logits)]
-    together = ensemble("all", members)
-    assert together.logits is not None
+    together = ensemble("all", KIND, members)
+    assert together.outputs is not None
     wanted = np.mean([softmax(one.astype(np.float64), axis=-1) for one in logits], axis=0)
-    np.testing.assert_allclose(softmax(together.logits.astype(np.float64), axis=-1), wanted, atol=1e-6)
+    np.testing.assert_allclose(softmax(together.outputs.astype(np.float64), axis=-1), wanted, atol=1e-6)
     np.testing.assert_array_equal(together.predictions, wanted.argmax(-1))
 
 
@@ -229,7 +231,7 @@ def test_a_teacher_is_itself_whatever_it_is_called(name: str) -> None:
     poor = answer("loud", "teacher", 20)
     good = answer(name, "teacher", 38)
     student = answer("student", "student", 19, teachers=(name, "loud"), ensemble="ensemble")
-    found = compare(task(), "dev", [student, good, poor, ensemble("ensemble", [good, poor])])
+    found = compare(task(), "dev", [student, good, poor, ensemble("ensemble", KIND, [good, poor])])
     assert found.model("student").role == "student"
     kept = found.model("student").retention
     assert kept is not None
@@ -246,7 +248,7 @@ def test_models_of_one_name_are_told_apart_by_their_role() -> None:
     }  # fmt: skip
     assert found.judged[0].retention is not None
     assert found.judged[0].retention.value == pytest.approx(0.75 / 0.9)
-    assert with_distinct_names(with_distinct_names(named)) == with_distinct_names(named)
+    assert with_distinct_names(with_distinct_names(named, KIND), KIND) == with_distinct_names(named, KIND)
 
 
 def test_runs_called_as_the_baselines_of_others_are_another_recipe() -> None:
@@ -286,7 +288,7 @@ def test_nobody_is_judged_in_the_place_of_a_student_that_has_no_score() -> None:
 def test_against_a_teacher_without_a_score_nothing_is_kept() -> None:
     bad = broken("bad", "teacher")
     student = answer("student", "student", 30, teachers=("bert", "bad"), ensemble="ensemble")
-    found = compare(task(), "dev", [student, BERT, bad, ensemble("ensemble", [BERT, bad])])
+    found = compare(task(), "dev", [student, BERT, bad, ensemble("ensemble", KIND, [BERT, bad])])
     assert (found.judged[0].retention, found.judged[0].retention_of_ensemble, found.judged[0].drop) == (None, None, None)
     assert {one.name for one in found.unscored} == {"bad", "ensemble"}
     with pytest.raises(RequestError, match="bad has no score"):

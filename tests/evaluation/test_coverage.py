@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kdcli.evaluation.calibration import ece_upper
 from kdcli.evaluation.intervals import score_interval
-from kdcli.evaluation.metrics import Classes, score
 from kdcli.evaluation.paired import PairedScores
-from kdcli.evaluation.resampling import Pairs
+from kdcli.evaluation.resampling import PairedSample
 from kdcli.evaluation.retention import retention
 from kdcli.evaluation.seeds import RecipeDifference, compare_recipes
 from kdcli.evaluation.significance import difference_interval, holm, mcnemar, permutation_test
+from kdcli.tasks.calibration import ece_upper
+from kdcli.tasks.class_metrics import CLASS_METRICS as METRICS
+from kdcli.tasks.class_metrics import Classes
 
 WORLDS = 500
 LOWEST, HIGHEST = 0.92, 0.98
@@ -29,6 +30,11 @@ Floats = NDArray[np.float64]
 
 SHARES = np.array([0.5, 0.3, 0.2])
 CONFUSION = np.array([[0.85, 0.1, 0.05], [0.1, 0.8, 0.1], [0.05, 0.2, 0.75]])  # a row for each gold class
+
+
+def rights(ours: Classes, theirs: Classes, labels: Classes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether each of two models is right."""
+    return ours == labels, theirs == labels
 
 
 def answers(labels: Classes, luck: Floats) -> Classes:
@@ -74,7 +80,7 @@ def test_the_interval_of_accuracy_holds_the_truth_in_95_percent_of_all_outcomes(
     labels = np.zeros(samples, dtype=np.int64)
     held = 0.0
     for right in range(samples + 1):
-        low, high = score_interval("accuracy", (np.arange(samples) >= right).astype(np.int64), labels)
+        low, high = score_interval(METRICS["accuracy"], (np.arange(samples) >= right).astype(np.int64), labels)
         held += stats.binom.pmf(right, samples, truth) * (low <= truth <= high)
     assert LOWEST <= held <= HIGHEST
 
@@ -82,13 +88,13 @@ def test_the_interval_of_accuracy_holds_the_truth_in_95_percent_of_all_outcomes(
 @pytest.mark.parametrize("metric", ["macro-f1", "pearson"])
 def test_the_interval_of_other_metrics_holds_the_truth_in_95_percent_of_worlds(metric: str) -> None:
     truth = true_score(metric)
-    found = [score_interval(metric, ours, labels) for ours, _, labels in worlds(300)]
+    found = [score_interval(METRICS[metric], ours, labels) for ours, _, labels in worlds(300)]
     assert LOWEST <= np.mean([low <= truth <= high for low, high in found]) <= HIGHEST
 
 
 def test_the_interval_of_a_difference_holds_the_truth_in_95_percent_of_worlds() -> None:
     truth = true_score("macro-f1", 0.1) - true_score("macro-f1")
-    found = [difference_interval("macro-f1", *world) for world in worlds(300, 0.1)]
+    found = [difference_interval(METRICS["macro-f1"], *world) for world in worlds(300, 0.1)]
     assert LOWEST <= np.mean([low <= truth <= high for low, high in found]) <= HIGHEST
 
 
@@ -101,7 +107,7 @@ def test_the_interval_of_two_accuracies_is_not_too_narrow_where_few_answers_diff
     for seed in range(WORLDS):
         cells = generator.multinomial(samples, [only_ours, only_theirs, 0.75 - only_ours - only_theirs, 0.25])
         ours, theirs = np.repeat([0, 1, 0, 1], cells), np.repeat([1, 0, 0, 1], cells)
-        low, high = difference_interval("accuracy", ours, theirs, labels, seed)
+        low, high = difference_interval(METRICS["accuracy"], ours, theirs, labels, seed)
         held.append(low - 1e-12 <= only_ours - only_theirs <= high + 1e-12)
     assert LOWEST <= np.mean(held) <= 0.999  # it guards against the worst world, at the price of width in this one
 
@@ -109,7 +115,7 @@ def test_the_interval_of_two_accuracies_is_not_too_narrow_where_few_answers_diff
 @pytest.mark.parametrize("metric", ["accuracy", "macro-f1"])
 def test_the_interval_of_retention_holds_the_truth_in_95_percent_of_worlds(metric: str) -> None:
     truth = true_score(metric, 0.1) / true_score(metric)
-    found = [retention(metric, ours, theirs, labels, "teacher") for ours, theirs, labels in worlds(300, 0.1)]
+    found = [retention(METRICS[metric], ours, theirs, labels, "teacher") for ours, theirs, labels in worlds(300, 0.1)]
     assert LOWEST <= np.mean([each is not None and covers(each.interval, truth) for each in found]) <= HIGHEST
 
 
@@ -190,7 +196,7 @@ def test_the_bound_of_the_calibration_error_holds_in_at_least_95_percent_of_worl
 
 
 def test_mcnemar_is_wrong_in_at_most_5_percent_of_worlds_where_models_err_together() -> None:
-    wrong = [mcnemar(*world).p_value <= 0.05 for world in worlds(300)]
+    wrong = [mcnemar(*rights(*world)).p_value <= 0.05 for world in worlds(300)]
     assert 0.01 <= np.mean(wrong) <= 0.06  # an exact test keeps to the safe side of 5 %; a standard error on top
 
 
@@ -202,7 +208,9 @@ def test_permutation_is_wrong_in_5_percent_of_worlds_and_three_comparisons_toget
         labels = generator.choice(3, 150, p=SHARES)
         luck = np.where(generator.random(150) < 1 / 3, generator.random(150), generator.random((3, 150)))
         one, two, three = (answers(labels, each) for each in luck)
-        found.append([permutation_test("macro-f1", *pair, labels) for pair in ((one, two), (one, three), (two, three))])
+        found.append(
+            [permutation_test(METRICS["macro-f1"], *pair, labels) for pair in ((one, two), (one, three), (two, three))]
+        )
     assert 0.03 <= np.mean(np.array(found) <= 0.05) <= 0.07  # three standard errors of 1,500 tests, two thirds independent
     assert np.mean([min(values) <= 0.05 for values in found]) > 0.09
     assert 0.02 <= np.mean([min(holm(values)) <= 0.05 for values in found]) <= 0.075  # 2.5 standard errors of 500 worlds
@@ -228,11 +236,11 @@ def test_gates_on_bounds_pass_falsely_in_at_most_2_5_percent_of_worlds_from_50_s
 ) -> None:
     """At the true drop and share themselves; 2.5 % and two standard errors of 120 worlds. By quantiles alone up to 40 %."""
     ours, theirs, labels = two_models(np.random.default_rng(99), 400_000, teacher, lost, gained, rare)
-    pairs = Pairs.of(ours, theirs, labels)
-    one, other = pairs.both(metric)
+    pairs = PairedSample.of(METRICS[metric], ours, theirs, labels)
+    one, other = pairs.both()
     generator, passed, shares = np.random.default_rng(0), 0, 0
     for seed in range(120):
-        scores = PairedScores.of(metric, *two_models(generator, samples, teacher, lost, gained, rare), seed=seed)
+        scores = PairedScores.of(METRICS[metric], *two_models(generator, samples, teacher, lost, gained, rare), seed=seed)
         passed += scores.difference_interval()[0] > one - other
         share = scores.share_interval()
         shares += share is not None and share[0] > one / other
@@ -246,10 +254,10 @@ def test_models_that_answer_alike_leave_room_for_what_so_many_samples_may_have_m
     """Up to 3.7 of them, at the level of 97.5 %: (1 - 3.7 / n)^n is 2.5 %."""
     labels = np.arange(samples) % 2
     worse = np.where(np.arange(samples) < 4, 1 - labels, labels)
-    scores = PairedScores.of(metric, labels, labels, labels)
+    scores = PairedScores.of(METRICS[metric], labels, labels, labels)
     low, high = scores.difference_interval()
     share = scores.share_interval()
     assert share is not None
-    assert 0.85 * score(metric, worse, labels) <= 1 + low <= score(metric, worse, labels) + 0.2 * 4 / samples
+    assert 0.85 * METRICS[metric].score(worse, labels) <= 1 + low <= METRICS[metric].score(worse, labels) + 0.2 * 4 / samples
     assert low == pytest.approx(-high)
     assert share[0] == pytest.approx(1 + low, abs=0.06)

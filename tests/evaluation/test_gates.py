@@ -133,7 +133,7 @@ def test_junit_has_a_case_per_gate_and_fails_where_it_is_broken() -> None:
 
 
 def test_junit_is_xml_whatever_a_model_is_called() -> None:
-    named = Answer("a\x00<b>&\ud800", "student", "checkpoint", STUDENT.predictions, STUDENT.logits)
+    named = Answer("a\x00<b>&\ud800", "student", "checkpoint", STUDENT.predictions, STUDENT.outputs)
     text = junit(with_gates(compare(task(), "dev", [named]), [Gate.parse("min-score", "0.9")]))
     case = ElementTree.fromstring(text.encode()).find(".//testcase")
     assert case is not None

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from statsmodels.stats.power import TTestPower
 
-from kdcli.evaluation.metrics import Classes, score
 from kdcli.evaluation.power import mcnemar_power, smallest_accuracy_difference, smallest_t_difference
 from kdcli.evaluation.significance import mcnemar, permutation_test, smallest_difference
+from kdcli.tasks.class_metrics import CLASS_METRICS as METRICS
+from kdcli.tasks.class_metrics import Classes
+
+
+def rights(ours: Classes, theirs: Classes, labels: Classes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether each of two models is right."""
+    return ours == labels, theirs == labels
 
 
 def simulated(samples: int, only_ours: float, only_theirs: float, seed: int) -> tuple[Classes, Classes, Classes]:
@@ -26,12 +33,12 @@ def test_mcnemar_finds_the_smallest_difference_four_times_out_of_five(samples: i
     smallest = smallest_accuracy_difference(samples, differing)
     both = max(differing, smallest)
     shares = (both + smallest) / 2, (both - smallest) / 2
-    found = [mcnemar(*simulated(samples, *shares, seed)).p_value <= 0.05 for seed in range(800)]
+    found = [mcnemar(*rights(*simulated(samples, *shares, seed))).p_value <= 0.05 for seed in range(800)]
     assert np.mean(found) == pytest.approx(0.8, abs=0.045)
 
 
 def test_the_power_without_a_difference_is_how_often_the_test_is_wrong() -> None:
-    found = [mcnemar(*simulated(200, 0.1, 0.1, seed)).p_value <= 0.05 for seed in range(1000)]
+    found = [mcnemar(*rights(*simulated(200, 0.1, 0.1, seed))).p_value <= 0.05 for seed in range(1000)]
     assert mcnemar_power(200, 0.2, 0.0) == pytest.approx(np.mean(found), abs=0.02)
     assert mcnemar_power(200, 0.2, 0.0) <= 0.05
     assert mcnemar_power(200, 0.0, 0.0) == 0.0
@@ -58,9 +65,9 @@ def test_the_permutation_test_finds_the_smallest_difference_about_four_times_out
     """The number of samples is the one for which the true difference of these shares is the smallest."""
     many, shares = 400_000, (0.1, 0.035)
     ours, theirs, labels = simulated(many, *shares, 1)
-    truth = score(metric, ours, labels) - score(metric, theirs, labels)
-    samples = round(many * (smallest_difference(metric, ours, theirs, labels) / truth) ** 2)
-    found = [permutation_test(metric, *simulated(samples, *shares, seed)) <= 0.05 for seed in range(300)]
+    truth = METRICS[metric].score(ours, labels) - METRICS[metric].score(theirs, labels)
+    samples = round(many * (smallest_difference(METRICS[metric], ours, theirs, labels) / truth) ** 2)
+    found = [permutation_test(METRICS[metric], *simulated(samples, *shares, seed)) <= 0.05 for seed in range(300)]
     assert np.mean(found) == pytest.approx(0.8, abs=0.06)
 
 
@@ -70,12 +77,12 @@ def test_of_models_that_answer_alike_the_permutation_test_finds_the_smallest_dif
 ) -> None:
     """As many samples lost as make that difference: by one model alone, of those that both get right."""
     ours, _, labels = simulated(100, 0.0, 0.0, 1)
-    smallest = smallest_difference(metric, ours, ours, labels)
+    smallest = smallest_difference(METRICS[metric], ours, ours, labels)
     many, _, gold = simulated(50_000, 0.0, 0.0, 2)
 
     def loss(share: float) -> float:
         lost = np.random.default_rng(3).random(len(gold)) < share
-        return score(metric, many, gold) - score(metric, np.where(lost & (many == gold), 1 - many, many), gold)
+        return METRICS[metric].score(many, gold) - METRICS[metric].score(np.where(lost & (many == gold), 1 - many, many), gold)
 
     shares = np.linspace(0.04, 0.2, 17)
     share = shares[np.argmin([abs(loss(each) - smallest) for each in shares])]
@@ -84,7 +91,7 @@ def test_of_models_that_answer_alike_the_permutation_test_finds_the_smallest_dif
         model, _, truth = simulated(100, 0.0, 0.0, seed)
         lost = np.random.default_rng(seed + 10_000).random(100) < share
         worse = np.where(lost & (model == truth), 1 - model, model)
-        found.append(permutation_test(metric, model, worse, truth) <= 0.05)
+        found.append(permutation_test(METRICS[metric], model, worse, truth) <= 0.05)
     assert np.mean(found) == pytest.approx(0.8, abs=0.15)
 
 
@@ -92,7 +99,7 @@ def test_never_can_samples_show_a_difference_of_nothing() -> None:
     labels = np.array([0, 1] * 50)
     for metric in ("accuracy", "f1", "macro-f1", "weighted-f1", "matthews"):
         for answers in (labels, 1 - labels, np.zeros_like(labels)):
-            assert smallest_difference(metric, answers, answers, labels) > 0.03
+            assert smallest_difference(METRICS[metric], answers, answers, labels) > 0.03
 
 
 @pytest.mark.parametrize(("seeds", "level"), [(2, 0.05), (3, 0.05), (5, 0.05), (5, 0.01), (10, 0.05)])

@@ -9,11 +9,12 @@ import pytest
 from scipy import stats
 
 from kdcli.errors import RequestError
-from kdcli.evaluation.metrics import Classes, score
 from kdcli.evaluation.retention import held_against, retention
 from kdcli.evaluation.significance import compare_models
+from kdcli.tasks.class_metrics import CLASS_METRICS as METRICS
+from kdcli.tasks.class_metrics import Classes
 
-METRICS = ("accuracy", "macro-f1", "matthews")
+NAMES = ("accuracy", "macro-f1", "matthews")
 
 
 def drawn(count: int, ours: float, theirs: float, seed: int) -> tuple[Classes, Classes, Classes]:
@@ -24,26 +25,26 @@ def drawn(count: int, ours: float, theirs: float, seed: int) -> tuple[Classes, C
     return one, other, labels
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NAMES)
 def test_the_share_is_the_quotient_of_the_scores_with_the_interval_of_the_paired_bootstrap_by_scipy(metric: str) -> None:
     answers = drawn(1500, 0.85, 0.92, 1)
 
     def share(ours: Classes, theirs: Classes, labels: Classes) -> float:
-        return score(metric, ours, labels) / score(metric, theirs, labels)
+        return METRICS[metric].score(ours, labels) / METRICS[metric].score(theirs, labels)
 
     expected: Any = stats.bootstrap(answers, share, paired=True, vectorized=False, n_resamples=499, method="percentile", rng=0)
     low, high = expected.confidence_interval
-    found = retention(metric, *answers, "bert")
+    found = retention(METRICS[metric], *answers, "bert")
     assert found is not None
     assert found.of == "bert"
     assert found.value == pytest.approx(share(*answers))
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.12 * (high - low))
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NAMES)
 def test_a_model_keeps_all_of_its_own_score(metric: str) -> None:
     ours, _, labels = drawn(60, 0.9, 0.9, 2)
-    found = retention(metric, ours, ours, labels, "itself")
+    found = retention(METRICS[metric], ours, ours, labels, "itself")
     assert found is not None
     room = 0.3 if metric == "matthews" else 0.1  # other samples may differ where these do not
     assert found.value == pytest.approx(1.0)
@@ -53,9 +54,9 @@ def test_a_model_keeps_all_of_its_own_score(metric: str) -> None:
 
 def test_where_the_other_model_scores_nothing_there_is_nothing_to_keep() -> None:
     labels = np.array([0, 1] * 10)
-    assert retention("accuracy", labels, 1 - labels, labels, "bert") is None
-    assert retention("matthews", labels, 1 - labels, labels, "bert") is None
-    assert retention("matthews", labels, np.zeros_like(labels), labels, "bert") is None
+    assert retention(METRICS["accuracy"], labels, 1 - labels, labels, "bert") is None
+    assert retention(METRICS["matthews"], labels, 1 - labels, labels, "bert") is None
+    assert retention(METRICS["matthews"], labels, np.zeros_like(labels), labels, "bert") is None
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -63,13 +64,13 @@ def test_where_the_other_model_scores_nothing_there_is_nothing_to_keep() -> None
 def test_a_model_that_scores_nothing_on_some_resamples_gives_no_infinite_interval(metric: str, seed: int) -> None:
     ours, theirs, labels = drawn(12, 0.7, 0.4, seed)
     theirs[labels.argmax()], theirs[labels.argmin()] = 1, 0  # right once in each class
-    found = retention(metric, ours, theirs, labels, "bert")
+    found = retention(METRICS[metric], ours, theirs, labels, "bert")
     assert found is None or found.interval is None or np.isfinite([found.value, *found.interval]).all()
 
 
 def test_a_single_sample_says_next_to_nothing_of_a_share() -> None:
     one = np.array([1])
-    found = retention("accuracy", one, one, one, "bert")
+    found = retention(METRICS["accuracy"], one, one, one, "bert")
     assert found is not None
     assert found.value == 1.0
     assert found.interval is None or (found.interval[0] < 0.1 and found.interval[1] > 10)
@@ -77,7 +78,7 @@ def test_a_single_sample_says_next_to_nothing_of_a_share() -> None:
 
 def test_a_model_may_keep_less_than_nothing() -> None:
     labels = np.array([0, 1] * 10)
-    found = retention("matthews", 1 - labels, labels, labels, "bert")
+    found = retention(METRICS["matthews"], 1 - labels, labels, labels, "bert")
     assert found is not None
     assert found.value == pytest.approx(-1.0)
     assert found.interval is None or found.interval[0] < -1.0 < found.interval[1] < 0.0
@@ -88,14 +89,14 @@ def test_a_share_of_next_to_nothing_has_no_interval_instead_of_an_arbitrary_one(
     """Matthews' correlation of guesses: by luck a little above 0, so that the quotient may be anything."""
     labels = np.array([0, 1] * 50)
     ours, theirs = (np.where(np.arange(100) < count, labels, 1 - labels) for count in (80, right))
-    found, drop = held_against("matthews", ours, theirs, labels, "bert")
+    found, drop = held_against(METRICS["matthews"], ours, theirs, labels, "bert")
     assert found is not None
     assert found.value > 1
     assert found.interval is None
     assert -2 <= drop.low < drop.value < drop.high <= 2
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NAMES)
 @pytest.mark.parametrize(("count", "chances"), [(40, (0.9, 0.6)), (60, (0.8, 0.9)), (100, (0.85, 0.92)), (100, (0.9, 0.82))])
 def test_share_and_drop_and_test_say_the_same_of_the_same_two_models(
     metric: str, count: int, chances: tuple[float, float]
@@ -103,8 +104,8 @@ def test_share_and_drop_and_test_say_the_same_of_the_same_two_models(
     shown = []
     for seed in range(5):
         answers = drawn(count, *chances, seed)
-        found, drop = held_against(metric, *answers, "bert")
-        (difference,) = compare_models(metric, {"student": answers[0], "bert": answers[1]}, answers[2])
+        found, drop = held_against(METRICS[metric], *answers, "bert")
+        (difference,) = compare_models(METRICS[metric], {"student": answers[0], "bert": answers[1]}, answers[2])
         assert (difference.low, difference.high) == (-drop.high, -drop.low)
         assert difference.significant == (not drop.low <= 0 <= drop.high)
         if found is not None and found.interval is not None:
@@ -118,4 +119,4 @@ def test_share_and_drop_and_test_say_the_same_of_the_same_two_models(
 def test_predictions_that_do_not_belong_to_the_labels_are_refused() -> None:
     ours, theirs, labels = drawn(20, 0.9, 0.9, 0)
     with pytest.raises(RequestError, match="do not belong to the labels"):
-        retention("accuracy", ours[:-1], theirs, labels, "bert")
+        retention(METRICS["accuracy"], ours[:-1], theirs, labels, "bert")

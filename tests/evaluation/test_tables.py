@@ -11,6 +11,7 @@ import pytest
 
 from kdcli.evaluation.comparison import compare
 from kdcli.evaluation.tables import write_tables
+from kdcli.tasks.classification import Classification
 from tests.evaluation.test_comparison import ALL, BERT, STUDENT, answer, task
 
 
@@ -72,7 +73,7 @@ FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\
 def test_no_text_is_a_formula_to_a_spreadsheet(tmp_path: Path) -> None:
     strange = task()
     dev = replace(strange.dev, texts=[*FORMULAS, *strange.dev.texts[len(FORMULAS) :]])
-    strange = replace(strange, labels=("=class", "@other"), splits={**strange.splits, "dev": dev})
+    strange = replace(strange, kind=Classification(("=class", "@other"), ("0", "1")), splits={**strange.splits, "dev": dev})
     answers = [replace(STUDENT, name="=student"), replace(BERT, name="-bert", path="=path")]
     write_tables(tmp_path / "tables", strange, compare(strange, "dev", answers), answers)
     for file in sorted((tmp_path / "tables").glob("*.csv")):
@@ -87,7 +88,7 @@ def test_no_text_is_a_formula_to_a_spreadsheet(tmp_path: Path) -> None:
 
 def test_negative_numbers_stay_numbers(tmp_path: Path) -> None:
     answers = [replace(STUDENT, teachers=("bert",)), BERT]
-    numbers = replace(task(), labels=("-1", "-0.5"))
+    numbers = replace(task(), kind=Classification(("-1", "-0.5"), ("-1", "-0.5")))
     write_tables(tmp_path / "tables", numbers, compare(numbers, "dev", answers), answers)
     (difference,) = read(tmp_path / "tables" / "differences.csv")
     assert float(difference["difference"]) < 0
@@ -104,7 +105,7 @@ def _is_number(cell: str) -> bool:
 
 def test_models_without_a_score_have_a_row_and_no_figure(tmp_path: Path) -> None:
     logits = np.full((40, 2), np.nan, dtype=np.float32)
-    answers = [*ALL, replace(STUDENT, name="spoilt", logits=logits)]
+    answers = [*ALL, replace(STUDENT, name="spoilt", outputs=logits)]
     write_tables(tmp_path / "tables", task(), compare(task(), "dev", answers), answers)
     (row,) = [row for row in read(tmp_path / "tables" / "scores.csv") if row["model"] == "spoilt"]
     assert {name: cell for name, cell in row.items() if cell} == {"model": "spoilt", "role": "student", "not finite": "40"}

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from kdcli.evaluation.metrics import score
 from kdcli.export.gate import BATCHES, TOLERANCE, Check, Examiner, ShapeCheck, SplitCheck, Texts, answers
+from kdcli.tasks.class_metrics import CLASS_METRICS as METRICS
 
 WORDS = [
     "great", "", "The plot was awful, and its actor hopeless!", "music " * 60, "a wonderful scene, Überraschung", "ending?",
@@ -186,7 +186,7 @@ def examiner(labels: NDArray[np.int64] | None = LABELS) -> Examiner:
         REFERENCE,
         ORDER,
         "accuracy",
-        lambda classes, rows: score("accuracy", classes, labels[rows]),
+        lambda classes, rows: METRICS["accuracy"].score(classes, labels[rows]),
         lambda classes, rows: (0.1, 0.9),
     )
 
@@ -304,7 +304,7 @@ def test_file_that_gives_one_class_to_all_is_refused_though_it_loses_nothing(max
         reference,
         [0, 1],
         "accuracy",
-        lambda classes, rows: score("accuracy", classes, labels[rows]),
+        lambda classes, rows: METRICS["accuracy"].score(classes, labels[rows]),
         lambda *_: (0.0, 1.0),
     )
     constant = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (COUNT, 1))

@@ -14,12 +14,12 @@ import torch
 from onnx import numpy_helper
 
 from kdcli.errors import RequestError
-from kdcli.evaluation.metrics import score
 from kdcli.export import variants as variants_module
 from kdcli.export.gate import Examiner, Texts
 from kdcli.export.names import FILES, precision_of
 from kdcli.export.quantisation import products
 from kdcli.export.variants import DEFAULT, Asked, Variant, Workshop, parse_precisions
+from kdcli.tasks.class_metrics import CLASS_METRICS as METRICS
 from tests.export.classifiers import Drawer, classifier, said, tokens, told, with_an_outlier
 
 ASKED = Asked(reduce_range=True, calibration="minmax")
@@ -53,7 +53,7 @@ def workshop(tmp_path: Path, drawer: Drawer, monkeypatch: pytest.MonkeyPatch) ->
             reference,
             range(3),
             "accuracy",
-            lambda classes, some: score("accuracy", classes, labels[some]),
+            lambda classes, some: METRICS["accuracy"].score(classes, labels[some]),
             lambda *_: (0.0, 1.0),
         )
         feeds = [{name: value.numpy() for name, value in tokens(model, [9, 7, 9], seed=seed).items()} for seed in (1, 2, 3, 4)]

@@ -11,14 +11,15 @@ import pytest
 from huggingface_hub import EvalResult, ModelCard, metadata_load
 
 from kdcli.data.sources import DataRequest, load_task
-from kdcli.data.task import METRICS, Split, Task
+from kdcli.data.task import Split, Task
 from kdcli.evaluation.agreement import Slice
-from kdcli.evaluation.calibration import calibrate
-from kdcli.evaluation.classes import class_scores
 from kdcli.evaluation.document import AgreementTable, Evaluation, ModelScore, Retention, Unscored
 from kdcli.evaluation.report.words import parameters_text
 from kdcli.jobs.card import model_card
 from kdcli.plan.plan import Plan
+from kdcli.tasks.calibration import calibrate
+from kdcli.tasks.class_metrics import CLASS_METRICS as METRICS
+from kdcli.tasks.class_scores import class_scores
 from tests.plan.desk import Desk
 
 BERT, ROBERTA = "google-bert/bert-base-uncased", "FacebookAI/roberta-base"
@@ -204,7 +205,7 @@ def test_use_fits_single_texts_and_pairs(desk: Desk, task: Task) -> None:
         name: Split(split.texts, split.texts, split.labels, split.source, split.fingerprint)
         for name, split in task.splits.items()
     }
-    plan = desk.plan_of("kdcli", task=Task("pairs", task.labels, task.raw_labels, "accuracy", pairs))
+    plan = desk.plan_of("kdcli", task=Task("pairs", task.kind, "accuracy", pairs))
     assert 'classify({"text": "some text", "text_pair": "another text"}, truncation=True' in model_card(plan, [evaluation()])
 
 

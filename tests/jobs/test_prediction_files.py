@@ -11,6 +11,7 @@ from kdcli.data.columns import Choice
 from kdcli.data.task import TEST, Split, Task
 from kdcli.errors import RequestError
 from kdcli.jobs.prediction_files import read_predictions
+from kdcli.tasks.classification import Classification
 
 LABELS = np.array([0, 1, 1, 0, 1])
 NAMES = ("neg", "pos")
@@ -18,7 +19,7 @@ NAMES = ("neg", "pos")
 
 def task(ids: dict[str, list[str]] | None = None, names: tuple[str, str] = NAMES) -> Task:
     split = Split([f"text {row}" for row in range(5)], None, LABELS, "data.csv", "f", ids or {})
-    return Task("t", names, names, "accuracy", {TEST: split}, columns=Choice("text", None, "label"))
+    return Task("t", Classification(names, names), "accuracy", {TEST: split}, columns=Choice("text", None, "label"))
 
 
 def read(path: Path, text: str, of: Task) -> tuple[list[int], str]:

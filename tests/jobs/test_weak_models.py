@@ -11,6 +11,7 @@ from kdcli.engine.events import Event, Events, Note
 from kdcli.errors import GateError, RequestError
 from kdcli.jobs.teachers import refuse_outputs_not_finite, refuse_weak_teachers
 from kdcli.plan.hardware import teachers_dtype
+from kdcli.tasks.classification import Classification
 
 LABELS = np.array([0, 1] * 40)
 GOOD = np.eye(2, dtype=np.float32)[LABELS]
@@ -19,7 +20,7 @@ POOR = np.eye(2, dtype=np.float32)[np.zeros_like(LABELS)]
 
 def task() -> Task:
     rows = Split([f"text {row}" for row in range(len(LABELS))], None, LABELS, "dev.csv", "0")
-    return Task("reviews", ("bad", "good"), ("bad", "good"), "accuracy", {"train": rows, "dev": rows})
+    return Task("reviews", Classification(("bad", "good"), ("bad", "good")), "accuracy", {"train": rows, "dev": rows})
 
 
 @pytest.mark.parametrize(("assistants", "words"), [(False, "--teacher-epochs"), (True, "a larger assistant")])

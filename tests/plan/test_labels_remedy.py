@@ -11,6 +11,7 @@ from kdcli.data.task import TEST, Split, Task
 from kdcli.errors import RequestError
 from kdcli.plan.labels import match_labels
 from kdcli.recipe.document import Override
+from kdcli.tasks.classification import Classification
 
 
 @pytest.mark.parametrize("name", ["bert", "v1.2", "lr=1e-5", "a b"])
@@ -28,7 +29,7 @@ from kdcli.recipe.document import Override
     ],
 )
 def test_printed_labels_are_read_as_they_were_meant(name: str, labels: tuple[str, ...]) -> None:
-    task = Task("t", labels, labels, "accuracy", {TEST: Split(["x"], None, np.array([0]), "d.csv", "f")})
+    task = Task("t", Classification(labels, labels), "accuracy", {TEST: Split(["x"], None, np.array([0]), "d.csv", "f")})
     with pytest.raises(RequestError) as caught:
         match_labels(f"--teachers {name}=folder", [f"head {row}" for row in labels], task, name)
     flag, value, *_ = shlex.split(caught.value.problems[0].remedy.partition(" in the order")[0])

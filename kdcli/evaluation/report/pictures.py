@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdcli.evaluation.calibration import Calibration
 from kdcli.evaluation.document import ModelScore, RecipeScore, Role
 from kdcli.evaluation.report.canvas import (
     FAINT,
@@ -28,6 +27,7 @@ from kdcli.evaluation.report.canvas import (
     ticker,
 )
 from kdcli.evaluation.report.curves import Line, Phase
+from kdcli.tasks.calibration import Calibration
 
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1.5, 2)))
 _LOOK: dict[Role, tuple[str, str]] = {

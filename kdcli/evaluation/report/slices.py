@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from kdcli.evaluation.agreement import Slice
 from kdcli.evaluation.document import AgreementTable, Evaluation
-from kdcli.evaluation.power import LEVEL
 from kdcli.evaluation.report.verdict import main_model, subject
+from kdcli.tasks.metric import LEVEL
 
 _MOST = 12
 

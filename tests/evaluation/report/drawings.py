@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable
 from xml.etree import ElementTree
 
-from kdcli.evaluation.calibration import Bin, Calibration
 from kdcli.evaluation.document import ModelScore, RecipeScore
 from kdcli.evaluation.report import cells, pictures
 from kdcli.evaluation.report.canvas import Picture
 from kdcli.evaluation.report.cells import Grid
 from kdcli.evaluation.report.curves import Line, Phase
 from kdcli.evaluation.report.pictures import Point
+from kdcli.tasks.calibration import Bin, Calibration
 
 MARKUP = '<b>&"x"</b> $a_b$'
 BINS = (Bin(0.0, 0.5, 0, None, None), Bin(0.5, 1.0, 40, 0.8, 0.7))

@@ -17,6 +17,7 @@ from kdcli.export.gate import Check, SplitCheck
 from kdcli.export.latency import Latency
 from kdcli.export.variants import Variant
 from kdcli.jobs.export import Export, Judged
+from kdcli.tasks.classification import Classification
 
 WORDS = ["film", "story", "plot", "actor", "scene", "music", "ending", "camera", "light", "sound"]
 MARKUP = '<script>alert("x")</script> & $a_b$'
@@ -32,7 +33,8 @@ def task_of(classes: Sequence[str], rows: int, metric: str = "accuracy") -> Task
         return Split(texts, None, labels, "reviews/test.jsonl", "0123456789abcdef")
 
     names = tuple(classes)
-    return Task("reviews", names, names, metric, {"train": split(2 * len(classes)), "dev": split(rows), "test": split(rows)})
+    splits = {"train": split(2 * len(classes)), "dev": split(rows), "test": split(rows)}
+    return Task("reviews", Classification(names, names), metric, splits)
 
 
 def answer(task: Task, name: str, role: Role, skill: float, noise: int, **more: Any) -> Answer:
@@ -43,7 +45,7 @@ def answer(task: Task, name: str, role: Role, skill: float, noise: int, **more: 
     logits[np.arange(len(labels)), labels] += skill
     kind: Kind = more.pop("kind", "checkpoint")
     scaled = (1.5 * logits).astype(np.float32)
-    return Answer(name=name, role=role, kind=kind, predictions=scaled.argmax(-1), logits=scaled, **more)
+    return Answer(name=name, role=role, kind=kind, predictions=scaled.argmax(-1), outputs=scaled, **more)
 
 
 def family(task: Task, student: str = "student", teachers: Sequence[str] = ("bert", "roberta")) -> list[Answer]:
@@ -55,7 +57,7 @@ def family(task: Task, student: str = "student", teachers: Sequence[str] = ("ber
     taught: dict[str, Any] = {"teachers": tuple(teachers), "parameters": 34_500_000, "bytes": 138_000_000}
     if len(masters) > 1:
         taught["ensemble"] = "ensemble"
-    together = [ensemble("ensemble", masters)] if len(masters) > 1 else []
+    together = [ensemble("ensemble", task.kind, masters)] if len(masters) > 1 else []
     file = {**taught, "kind": "onnx", "bytes": 35_000_000, "path": "runs/one/export/onnx/model_int8.onnx"}
     return [
         answer(task, student, "student", 2.3, 10, **taught),

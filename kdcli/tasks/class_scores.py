@@ -5,10 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
-from kdcli.evaluation.document import ClassScore
-from kdcli.evaluation.metrics import Classes
-from kdcli.evaluation.resampling import check_lengths
+from kdcli.tasks.class_metrics import Classes
+from kdcli.tasks.metric import check_lengths
+
+
+class ClassScore(BaseModel):
+    """How a model does on one class.
+
+    Attributes:
+        name: of the class.
+        rows: samples of this class.
+        predicted: samples that the model takes for this class.
+        precision, recall, f1: as scikit-learn has them, 0 where there is nothing to divide by.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    rows: int
+    predicted: int
+    precision: float
+    recall: float
+    f1: float
 
 
 def class_scores(predictions: Classes, labels: Classes, names: Sequence[str]) -> list[ClassScore]:

@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import classification_report
 
 from kdcli.errors import RequestError
-from kdcli.evaluation.classes import class_scores, confusion, missing_classes
-from kdcli.evaluation.metrics import Classes
+from kdcli.tasks.class_metrics import Classes
+from kdcli.tasks.class_scores import class_scores, confusion, missing_classes
 
 NAMES = ("bad", "so-so", "good", "other")
 LABELS: Classes = np.array([0, 0, 0, 2, 2, 2])

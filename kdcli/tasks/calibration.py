@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcli.evaluation.metrics import Classes
-from kdcli.evaluation.power import LEVEL
-from kdcli.evaluation.resampling import Floats, check_lengths
+from kdcli.tasks.class_metrics import Classes
+from kdcli.tasks.metric import LEVEL, Floats, check_lengths
 
 BINS = 15
 _TIMES = 1000

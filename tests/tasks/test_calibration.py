@@ -12,7 +12,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
 from kdcli.errors import RequestError
-from kdcli.evaluation.calibration import (
+from kdcli.tasks.calibration import (
     COLDEST,
     HOTTEST,
     best_temperature,
@@ -22,7 +22,7 @@ from kdcli.evaluation.calibration import (
     negative_log_likelihood,
     reliability,
 )
-from kdcli.evaluation.metrics import Classes
+from kdcli.tasks.class_metrics import Classes
 
 
 def honest(count: int, classes: int = 3, seed: int = 0) -> tuple[NDArray[np.float32], Classes]:
@@ -146,7 +146,7 @@ def test_the_bound_is_the_same_every_time_and_depends_on_the_seed() -> None:
 
 def test_the_bound_is_the_same_however_many_resamples_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ece_upper(*honest(50))
-    monkeypatch.setattr("kdcli.evaluation.calibration._AT_ONCE", 7 * 50)
+    monkeypatch.setattr("kdcli.tasks.calibration._AT_ONCE", 7 * 50)
     assert ece_upper(*honest(50)) == whole
 
 
