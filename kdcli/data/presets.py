@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kdcli.data.task import DEV, TEST, TRAIN
+from kdcli.tasks.classification import Classification
+from kdcli.tasks.kind import Kind
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Preset:
     """One known task.
 
     Attributes:
-        labels: what the files write for a class → the class name, in class order.
+        kind: of task, with its classes.
         metric: the metric by which the task is reported.
         hub: Hub dataset and configuration, or None where there is none.
         hub_columns: text, pair and label columns there.
@@ -39,7 +41,7 @@ class Preset:
 
     name: str
     summary: str
-    labels: Mapping[str, str]
+    kind: Kind
     metric: str
     files: Mapping[str, FileLayout]
     hub: tuple[str, str] | None = None
@@ -74,6 +76,11 @@ _MIND_COLUMNS = (
 )  # fmt: skip
 
 
+def _classes(labels: Mapping[str, str]) -> Classification:
+    """Classes by what the files write for each, in order."""
+    return Classification(tuple(labels.values()), tuple(labels), closed=True)
+
+
 def _glue(
     name: str,
     summary: str,
@@ -94,7 +101,7 @@ def _glue(
         DEV: FileLayout(dev, text, label, pair, header),
     }
     splits = {TRAIN: "train", DEV: hub_dev}
-    return Preset(name, summary, labels, metric, files, ("nyu-mll/glue", hub[1]), hub_columns, splits)
+    return Preset(name, summary, _classes(labels), metric, files, ("nyu-mll/glue", hub[1]), hub_columns, splits)
 
 
 _PAIR = ("sentence1", "sentence2", "label")
@@ -152,7 +159,7 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             "mind", "topic of a news title, macro F1",
-            {topic: topic for topic in _MIND_TOPICS}, "macro-f1",
+            _classes({topic: topic for topic in _MIND_TOPICS}), "macro-f1",
             {
                 split: FileLayout(
                     tuple(f"{folder}/news.tsv" for folder in (f"MINDsmall_{split}", f"MINDlarge_{split}", split)),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcli.data.classes import Classes, check_trainable, classes_of_cells, refuse_regression, unknown_label
 from kdcli.data.columns import Choice, choose, fixed, index_columns, like
 from kdcli.data.hub import hub_columns
 from kdcli.data.presets import PRESETS, FileLayout, Preset
@@ -20,22 +19,22 @@ from kdcli.data.task import DEV, TEST, TRAIN, UNLABELLED, Split, Task
 from kdcli.data.values import (
     check_labels,
     check_texts,
-    count_rows,
-    doubtful_labels,
     overlap,
     rows_without,
-    where_rows,
     without_rows,
 )
 from kdcli.errors import Problem, RequestError, did_you_mean
-from kdcli.tasks.classification import Classification
+from kdcli.tasks.class_names import check_trainable
+from kdcli.tasks.column import Column, count_rows, where_rows
+from kdcli.tasks.kind import Kind
+from kdcli.tasks.metric import Values
+from kdcli.tasks.registry import kind_like, kinds
 
 HELD_OUT = 0.1
 _HOLD_OUT_SEED = 0
 _BROKEN_ROWS_IN_PRESETS = 0.001
 _STEMS = {TRAIN: ("train",), DEV: ("dev", "validation", "valid", "val", "eval"), TEST: ("test",)}
 _HUB_SPLITS = {TRAIN: ("train",), DEV: ("validation", "dev", "valid", "val", "eval"), TEST: ("test",)}
-_MOST_NAMED = 5
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -51,6 +50,7 @@ class DataRequest:
     text_pair_column: str | None = None
     label_column: str | None = None
     metric: str | None = None
+    kind: str | None = None
     train_rows: int | None = None
     unlabelled: str | None = None
 
@@ -66,15 +66,15 @@ class DataRequest:
         return alone and self.data is not None and Path(self.data).is_file()
 
 
-def load_scored(request: DataRequest, classes: Sequence[str] = ()) -> Task:
+def load_scored(request: DataRequest, known: Kind | None = None) -> Task:
     """All rows of one file as a test split, for models that are scored on it and not trained.
 
     Nothing is held out, and a single row or a single class is enough.
 
     Args:
         request: names a file (see :attr:`DataRequest.is_one_file`).
-        classes: those of the model that is scored, in the order of its outputs. The task takes them where they cover the
-            file's labels; else its classes are the file's own, for the caller to match.
+        known: the task of the model that is scored. The file is of the same where that covers its targets; else its task is
+            the file's own, for the caller to match.
 
     Raises:
         RequestError: missing or broken file, wrong column, a row without a text or a label.
@@ -87,18 +87,11 @@ def load_scored(request: DataRequest, classes: Sequence[str] = ()) -> Task:
         raise _no_labels(columns, request.label_column or "label")
     table = _Table(columns, choice)
     _check_table(TEST, table)
-    cells = columns.cells[choice.label]
-    nameless = all(re.fullmatch(r"LABEL_\d+", name) for name in classes)
-    known = tuple(map(str, range(len(classes)))) if nameless else tuple(classes)
-    found = Classes(known, known)
-    if not classes or any(found.find(value) is None for value in set(cells)):
-        refuse_regression(columns, choice.label)
-        found = classes_of_cells(columns, choice.label)
-    split = _split(table, found)
-    notes = _notes_of_tables({TEST: table}, found, preset=False)
-    name = _custom_name(request)
-    kind = Classification(found.names, found.written)
-    return Task(name, kind, request.metric or "accuracy", {TEST: split}, tuple(notes), choice)
+    column = table.targets
+    kind = known if known is not None and known.covers(column) else _kind_asked(request, column).of_scored(column)
+    notes = _notes_of_tables({TEST: table}, kind, preset=False)
+    metric = request.metric or next(iter(kind.metrics))
+    return Task(_custom_name(request), kind, metric, {TEST: _split(table, kind)}, tuple(notes), choice)
 
 
 def load_task(request: DataRequest) -> Task:
@@ -112,10 +105,10 @@ def load_task(request: DataRequest) -> Task:
     if request.task is not None:
         preset = _preset(request.task)
         tables = _preset_tables(preset, request)
-        task = _build(preset.name, tables, dict(preset.labels), request.metric or preset.metric)
+        task = _build(preset.name, tables, preset.kind, request, preset.metric)
     else:
         tables = _custom_tables(request)
-        task = _build(_custom_name(request), tables, None, request.metric or "accuracy")
+        task = _build(_custom_name(request), tables, None, request)
     return _with_overlaps(_with_unlabelled(_with_dev(_with_fewer_rows(task, request.train_rows)), request))
 
 
@@ -123,6 +116,13 @@ def load_task(request: DataRequest) -> Task:
 class _Table:
     columns: Columns
     choice: Choice
+
+    @property
+    def targets(self) -> Column:
+        """The column of the targets, which is there."""
+        assert self.choice.label is not None
+        columns = self.columns
+        return Column(columns.source, self.choice.label, columns.cells[self.choice.label], columns.lines)
 
 
 def _preset(name: str) -> Preset:
@@ -276,25 +276,41 @@ def _way_on(split: str, table: _Table) -> str:
     return "take these rows out of the file: what has no label cannot be scored"
 
 
-def _build(name: str, tables: Mapping[str, _Table], labels: dict[str, str] | None, metric: str) -> Task:
+def _kind_asked(request: DataRequest, column: Column) -> type[Kind]:
+    """The kind of task that the user named, else the one that the targets look like.
+
+    Raises:
+        RequestError: there is no such kind.
+    """
+    if request.kind is None:
+        return kind_like(column)
+    if request.kind not in kinds():
+        hint = did_you_mean(request.kind, kinds())
+        raise RequestError(
+            Problem(f"--kind {request.kind}", "there is no such kind of task", "one of " + ", ".join(kinds()), remedy=hint)
+        )
+    return kinds()[request.kind]
+
+
+def _build(
+    name: str, tables: Mapping[str, _Table], known: Kind | None, request: DataRequest, metric: str | None = None
+) -> Task:
     tables, unscored = _scorable(tables)
     for split, table in tables.items():
         _check_table(split, table)
     train = tables[TRAIN]
-    assert train.choice.label is not None
-    preset = labels is not None
     odd: list[str] = []
-    if labels is not None:
-        classes = Classes(tuple(labels.values()), tuple(labels), open=False)
-        if len(set(train.columns.cells[train.choice.label])) < 2:
-            check_trainable(train.columns, train.choice.label)
+    if known is None:
+        kind, odd = _kind_asked(request, train.targets).of_column(train.targets)
     else:
-        odd = check_trainable(train.columns, train.choice.label)
-        classes = classes_of_cells(train.columns, train.choice.label)
-    notes = _notes_of_tables(tables, classes, preset=preset) + odd
+        kind = known
+        if len(set(train.targets.cells)) < 2:
+            check_trainable(train.targets)
+    notes = _notes_of_tables(tables, kind, preset=known is not None) + odd
     notes += [f"{split} is not scored: {error.problems[0].where} {error.problems[0].what}" for split, error in unscored.items()]
-    splits = {split: _split(table, classes) for split, table in tables.items()}
-    return Task(name, Classification(classes.names, classes.written), metric, splits, tuple(notes), train.choice, unscored)
+    splits = {split: _split(table, kind) for split, table in tables.items()}
+    chosen = request.metric or metric or next(iter(kind.metrics))
+    return Task(name, kind, chosen, splits, tuple(notes), train.choice, unscored)
 
 
 def _scorable(tables: Mapping[str, _Table]) -> tuple[dict[str, _Table], dict[str, RequestError]]:
@@ -324,45 +340,27 @@ def _without_any_label(table: _Table, label: str) -> RequestError | None:
     return None
 
 
-def _notes_of_tables(tables: Mapping[str, _Table], classes: Classes, *, preset: bool) -> list[str]:
+def _notes_of_tables(tables: Mapping[str, _Table], kind: Kind, *, preset: bool) -> list[str]:
     notes = []
     for table in tables.values():
         source = table.columns.source
         if table.columns.skipped:
             notes.append(f"{source}: left out {len(table.columns.skipped)} broken rows")
         notes += table.columns.notes
-        assert table.choice.label is not None
-        cells = table.columns.cells[table.choice.label]
-        alike = classes.otherwise_written(cells)
-        notes += [f"{source}: {sentence}" for sentence in alike[:_MOST_NAMED]]
-        if len(alike) > _MOST_NAMED:
-            notes.append(f"{source}: {len(alike) - _MOST_NAMED} more classes are written otherwise than in the first file")
+        notes += [f"{source}: {sentence}" for sentence in kind.remarks(table.targets)]
         if not preset:
-            notes += doubtful_labels(table.columns, table.choice.label)
+            notes += kind.doubtful(table.targets)
             said = f"{source}: columns taken: {table.choice}"
             if not table.choice.is_plain and not any(str(table.choice) in note for note in notes):
                 notes.append(said)
     return notes
 
 
-def _split(table: _Table, classes: Classes) -> Split:
+def _split(table: _Table, kind: Kind) -> Split:
     columns, choice = table.columns, table.choice
-    label = choice.label
-    assert label is not None
-    labels = classes.indices(
-        columns.cells[label], lambda row: _unknown(columns, label, row, classes.written)
-    )  # fmt: skip
     pairs = None if choice.pair is None else columns.cells[choice.pair]
     ids = {name: columns.cells[name] for name in index_columns(columns) if name in choice.left_out}
-    return Split(columns.cells[choice.text], pairs, labels, columns.source, columns.fingerprint, ids)
-
-
-def _unknown(columns: Columns, label: str, row: int, known: Sequence[str]) -> RequestError:
-    try:
-        refuse_regression(columns, label)
-    except RequestError as error:
-        return error
-    return unknown_label(columns, label, row, known)
+    return Split(columns.cells[choice.text], pairs, kind.read(table.targets), columns.source, columns.fingerprint, ids)
 
 
 def _with_fewer_rows(task: Task, rows: int | None) -> Task:
@@ -375,18 +373,11 @@ def _with_fewer_rows(task: Task, rows: int | None) -> Task:
     drawn = task.train.select(np.sort(chosen))
     assert task.train.labels is not None
     assert drawn.labels is not None
-    gone = sorted(set(task.train.labels.tolist()) - set(drawn.labels.tolist()))
-    if len(set(drawn.labels.tolist())) < 2:
+    if not task.kind.is_trainable(drawn.labels):
         raise RequestError(Problem(f"--train-rows {rows}", "draws rows of a single class", remedy="more rows"))
-    notes = [note]
-    if gone:
-        notes.append(f"train: none of the rows that were drawn is of {_named_classes(task, gone)}")
+    gone = task.kind.lost(task.train.labels, drawn.labels)
+    notes = [note] if gone is None else [note, f"train: none of the rows that were drawn is of {gone}"]
     return replace(task, splits=dict(task.splits) | {TRAIN: drawn}, notes=(*task.notes, *notes))
-
-
-def _named_classes(task: Task, places: Sequence[int]) -> str:
-    shown = ", ".join(repr(task.labels[place]) for place in places[:_MOST_NAMED])
-    return f"{len(places)} class{'' if len(places) == 1 else 'es'} ({shown}{', …' if len(places) > _MOST_NAMED else ''})"
 
 
 def _with_unlabelled(task: Task, request: DataRequest) -> Task:
@@ -427,31 +418,26 @@ def _with_dev(task: Task) -> Task:
     if DEV in task.splits:
         return task
     assert task.train.labels is not None
-    train, dev = hold_out(task.train.labels)
+    train, dev = hold_out(task.kind, task.train.labels)
     note = f"dev: {len(dev)} rows held out of train ({HELD_OUT:.0%}, by class, always the same ones)"
     splits = {TRAIN: task.train.select(train), DEV: task.train.select(dev)}
     splits |= {name: split for name, split in task.splits.items() if name != TRAIN}
-    small = sorted(set(task.train.labels[train].tolist()) - set(task.train.labels[dev].tolist()))
-    notes = [note, f"dev: too few rows of {_named_classes(task, small)} to hold any out"] if small else [note]
+    small = task.kind.lost(task.train.labels[train], task.train.labels[dev])
+    notes = [note] if small is None else [note, f"dev: too few rows of {small} to hold any out"]
     return replace(task, splits=splits, notes=(*task.notes, *notes))
 
 
-def hold_out(labels: NDArray[np.int64], fraction: float = HELD_OUT) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row numbers to train on and to hold out, the classes in proportion.
+def hold_out(kind: Kind, targets: Values, fraction: float = HELD_OUT) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row numbers to train on and to hold out, so that both are alike.
 
     The draw does not depend on the run's seed, so that runs with different seeds are scored on the same rows.
     """
-    generator = np.random.default_rng(_HOLD_OUT_SEED)
-    held = []
-    for label in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        held.append(rows[: round(fraction * len(rows))])
-    dev = np.sort(np.concatenate(held))
+    dev = kind.hold_out(targets, fraction, np.random.default_rng(_HOLD_OUT_SEED))
     if len(dev) == 0:
         raise RequestError(
-            Problem("--data", f"{len(labels)} rows are too few to hold a dev split out of", remedy="--eval dev.csv")
+            Problem("--data", f"{len(targets)} rows are too few to hold a dev split out of", remedy="--eval dev.csv")
         )
-    return np.setdiff1d(np.arange(len(labels)), dev), dev
+    return np.setdiff1d(np.arange(len(targets)), dev), dev
 
 
 def _custom_name(request: DataRequest) -> str:

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcli.errors import RequestError
-from kdcli.tasks.classification import Classification
+from kdcli.tasks.classification import NO_CLASS, Classification
+from kdcli.tasks.kind import Kind
 
 if TYPE_CHECKING:
     from kdcli.data.columns import Choice
 
+NO_LABEL = NO_CLASS
 TRAIN, DEV, TEST, UNLABELLED, AUGMENTED = "train", "dev", "test", "unlabelled", "augmented"
-NO_LABEL = -1
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Task:
     """
 
     name: str
-    kind: Classification
+    kind: Kind
     metric: str
     splits: Mapping[str, Split]
     notes: tuple[str, ...] = field(default=())
@@ -83,24 +84,24 @@ class Task:
     @property
     def labels(self) -> tuple[str, ...]:
         """Class names; the position is the class index everywhere in kdcli."""
+        assert isinstance(self.kind, Classification)
         return self.kind.names
 
     @property
     def raw_labels(self) -> tuple[str, ...]:
         """What the data files write for each class."""
+        assert isinstance(self.kind, Classification)
         return self.kind.raw_names
 
-    def with_classes(self, names: Sequence[str]) -> Task:
+    def with_all_of(self, known: Kind | None) -> Task:
         """The task with all classes of a model, where its own are some of them; else the task as it is."""
-        if not set(self.labels) < set(names):
+        kind = self.kind if known is None else self.kind.widened(known)
+        if kind == self.kind:
             return self
-        places = np.array([list(names).index(label) for label in self.labels], dtype=np.int64)
-        written = dict(zip(self.labels, self.raw_labels, strict=True))
         splits = {
-            name: split if split.labels is None else replace(split, labels=_renumbered(split.labels, places))
+            name: split if split.labels is None else replace(split, labels=self.kind.translated(split.labels, kind))
             for name, split in self.splits.items()
         }
-        kind = Classification(tuple(names), tuple(written.get(name, name) for name in names))
         return replace(self, kind=kind, splits=splits)
 
     @property
@@ -115,7 +116,7 @@ class Task:
 
     @property
     def lessons(self) -> Split:
-        """What the student is taught on: the training samples, then those without labels (class −1)."""
+        """What the student is taught on: the training samples, then those without labels."""
         if not self.unlabelled:
             return self.train
         more = self._without_labels
@@ -127,7 +128,7 @@ class Task:
             if self.train.pairs is None
             else [*self.train.pairs, *(text for split in more for text in split.pairs or ())],
             ids={},
-            labels=np.concatenate([self.train.labels, np.full(self.unlabelled, NO_LABEL)]),
+            labels=np.concatenate([self.train.labels, self.kind.none(self.unlabelled)]),
         )
 
     @property
@@ -143,7 +144,3 @@ class Task:
     def has_pairs(self) -> bool:
         """Whether a sample is two texts."""
         return next(iter(self.splits.values())).pairs is not None
-
-
-def _renumbered(labels: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.where(labels == NO_LABEL, NO_LABEL, places[labels])

@@ -11,14 +11,10 @@ import numpy as np
 from kdcli.data.columns import Choice
 from kdcli.data.table import Columns
 from kdcli.errors import Problem, RequestError
+from kdcli.tasks.column import count_rows, where_rows
 
 # What pandas, NumPy and Python write for a missing value; nobody calls a class so.
 _LEFT_BEHIND = frozenset({"nan", "NaN", "NAN", "-nan", "-NaN", "<NA>", "NaT", "None", "#N/A", "#NA", "1.#QNAN", "-1.#IND"})
-# What may be a class and may be a missing value.
-_DOUBTFUL = frozenset(
-    {"null", "NULL", "Null", "NA", "na", "N/A", "n/a", "n.a.", "none", "NONE", "nil", "-", "--", "?", "missing", "undefined"}
-)
-_SHOWN = 5
 
 
 def rows_without(columns: Columns, name: str, *, words: bool = True) -> list[int]:
@@ -55,18 +51,6 @@ def without_rows(columns: Columns, rows: Sequence[int]) -> Columns:
     )
 
 
-def where_rows(columns: Columns, rows: Sequence[int]) -> str:
-    """``lines 2, 42, …`` for some rows of a table."""
-    word = "row" if columns.source.lower().endswith(".parquet") or ":" in columns.source.rpartition("/")[2] else "line"
-    shown = ", ".join(str(columns.lines[row]) for row in rows[:_SHOWN])
-    return f"{word}{'s' if len(rows) > 1 else ''} {shown}{', …' if len(rows) > _SHOWN else ''}"
-
-
-def count_rows(count: int) -> str:
-    """``1 row``, ``10 rows``."""
-    return f"{count} row{'' if count == 1 else 's'}"
-
-
 def check_texts(columns: Columns, choice: Choice) -> None:
     """Refuse rows whose text or second text is missing, or is a list or an object.
 
@@ -91,17 +75,6 @@ def check_labels(columns: Columns, name: str, remedy: str) -> None:
     rows = rows_without(columns, name)
     if rows:
         raise _missing(columns, name, "label", rows, remedy)
-
-
-def doubtful_labels(columns: Columns, name: str) -> list[str]:
-    """A note on each class that may as well be a missing value."""
-    counts = Counter(columns.cells[name])
-    return [
-        f"{columns.source}: {value!r} is taken as a class ({count_rows(count)}); if it stands for a missing label, "
-        "leave these rows out"
-        for value, count in counts.items()
-        if value.strip() in _DOUBTFUL
-    ]
 
 
 def _missing(columns: Columns, name: str, what: str, rows: Sequence[int], remedy: str) -> RequestError:

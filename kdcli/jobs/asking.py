@@ -19,7 +19,8 @@ from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.comparison import ENSEMBLE, Answer, ensemble, unlike
-from kdcli.evaluation.document import Kind, Role
+from kdcli.evaluation.document import Kind as ModelKind
+from kdcli.evaluation.document import Role
 from kdcli.export.gate import Texts, answers
 from kdcli.export.names import precision_of
 from kdcli.export.sessions import check_provider, open_session
@@ -38,6 +39,8 @@ from kdcli.models.weights import weight_bytes
 from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import DISTILL, Plan, TeacherPlan
 from kdcli.plan.resolve import asks_teachers
+from kdcli.tasks.kind import Kind
+from kdcli.tasks.registry import kinds
 
 Logits = NDArray[np.float32]
 
@@ -232,7 +235,7 @@ class Questions:
         return Answer(target.name, "model", "predictions", predictions, path=str(target.path))
 
     def _answer(
-        self, name: str, role: Role, kind: Kind, outputs: Logits, size: int | None, path: Path, run: str | None = None
+        self, name: str, role: Role, kind: ModelKind, outputs: Logits, size: int | None, path: Path, run: str | None = None
     ) -> Answer:
         weights = weight_bytes(path) if path.is_dir() else 0
         return Answer(name, role, kind, self.task.kind.predictions(outputs), outputs, size, weights or None, run, str(path))
@@ -283,17 +286,30 @@ def students(run: RunFolder) -> list[tuple[Path, Role]]:
     return [row for row in known if row[0].is_dir()]
 
 
-def classes_of(target: Target) -> Sequence[str]:
-    """The classes of a model that is no run, in the order of its outputs; empty where it does not say."""
+def task_of(target: Target) -> Kind | None:
+    """The task of a model that is no run; None where it does not say."""
+    if target.kind == "predictions":
+        return None
+    if target.kind == "teacher":
+        about = read_shared_head(target.path.resolve().parent)
+        return kinds()[about.kind].of_outputs(about.labels)
+    return _whole(target).task_kind
+
+
+def outputs_of(target: Target) -> Sequence[str]:
+    """What the outputs of a model that is no run are called, in order; empty where it does not say."""
     if target.kind == "predictions":
         return ()
-    if target.kind == "teacher":
-        return _shared_classes(target)
+    return _shared_classes(target) if target.kind == "teacher" else _whole(target).head_labels or ()
+
+
+def _whole(target: Target) -> Checkpoint:
+    """A checkpoint, or what lies beside an ONNX file, with a head that can be used and a tokenizer."""
     folder = _folder_of(target.path) if target.kind == "onnx" else target.path
     found = describe(Reference(target.name, str(folder), "model"), weights=target.kind == "checkpoint")
     found.check_head()
     load_tokenizer(folder)
-    return found.head_labels or ()
+    return found
 
 
 def _shared_classes(target: Target) -> list[str]:

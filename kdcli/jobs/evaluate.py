@@ -20,7 +20,7 @@ from kdcli.evaluation.comparison import Answer, compare, labelled
 from kdcli.evaluation.document import Evaluation
 from kdcli.evaluation.gates import Gate, with_gates
 from kdcli.files import write_text
-from kdcli.jobs.asking import Questions, classes_of
+from kdcli.jobs.asking import Questions, outputs_of, task_of
 from kdcli.jobs.insides import measure_insides, suggested_recipe
 from kdcli.jobs.ownership import owned
 from kdcli.jobs.preparation import load_task_of
@@ -32,6 +32,7 @@ from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import DISTILL, Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
+from kdcli.tasks.kind import Kind
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _task(request: EvaluateRequest, targets: Sequence[Target], plans: dict[str, 
     runs = [target for target in targets if target.kind == "run"]
     asked = TrainRequest.model_validate(plans[runs[0].name].request).data if runs else None
     if given.is_one_file and (asked is None or asked.task is not None):
-        task = load_scored(given, _known_classes(targets, plans))
+        task = load_scored(given, _known_task(targets, plans))
     elif asked is not None:
         more = replace(given, data=None, test=given.data) if given.is_one_file else given
         fields = {name: value for name, value in vars(more).items() if value is not None}
@@ -148,22 +149,20 @@ def _task(request: EvaluateRequest, targets: Sequence[Target], plans: dict[str, 
         )
     else:
         task = load_task_of(given, RunFolder(Path()))
-    task = task.with_classes(_known_classes(targets, plans))
+    task = task.with_all_of(_known_task(targets, plans))
     task.kind.metric(task.metric)
     said = any((given.eval, given.test, given.metric, request.max_length, request.teachers))
     own = asked is not None and given.is_starter and not said
     return task, own
 
 
-def _known_classes(targets: Sequence[Target], plans: dict[str, Plan]) -> Sequence[str]:
-    """The classes of the first model that says what they are."""
+def _known_task(targets: Sequence[Target], plans: dict[str, Plan]) -> Kind | None:
+    """The task of the first model that says what it is for."""
     for target in targets:
-        if target.kind == "run":
-            return plans[target.name].task.labels
-        classes = classes_of(target)
-        if classes:
-            return classes
-    return ()
+        known = plans[target.name].task.known() if target.kind == "run" else task_of(target)
+        if known is not None:
+            return known
+    return None
 
 
 def _refuse_other_classes(task: Task, targets: Sequence[Target], plans: dict[str, Plan]) -> None:
@@ -174,10 +173,10 @@ def _refuse_other_classes(task: Task, targets: Sequence[Target], plans: dict[str
     """
     problems = Problems()
     for target in targets:
-        classes = plans[target.name].task.labels if target.kind == "run" else classes_of(target)
+        names = plans[target.name].task.labels if target.kind == "run" else outputs_of(target)
         try:
-            if classes and tuple(classes) != task.labels:
-                match_labels(str(target.path), classes, task)
+            if names and tuple(names) != task.kind.output_names:
+                match_labels(str(target.path), names, task)
         except RequestError as error:
             problems.extend(error)
     problems.raise_if_any()

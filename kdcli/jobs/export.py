@@ -53,7 +53,6 @@ from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
-from kdcli.tasks.classification import Classification
 from kdcli.tasks.kind import Kind
 
 Benchmark = Literal["off", "short", "full"]
@@ -477,16 +476,16 @@ def _checkpoint_source(request: ExportRequest, folder: Path, events: Events) -> 
             Problem(str(folder), "has no classification head", "a checkpoint that was fine-tuned for classification")
         )
     found.check_head()
-    length = text_limit(found)
+    length, kind = text_limit(found), found.task_kind
+    assert kind is not None
     if request.data.is_starter:
         texts: list[Any] = starter.sample_texts(64)
         out, order = request.out or folder / "export", list(range(len(found.head_labels)))
-        kind = Classification(tuple(found.head_labels), tuple(found.head_labels))
         return _Source(folder, out, texts, texts, None, kind, "", order, length, None, None, "sample texts", "")
     whole = request.data.is_one_file
     events.emit(WorkStarted("reading the data"))
-    task = load_scored(request.data, found.head_labels) if whole else load_task_of(request.data, RunFolder(folder))
-    task = task.with_classes(found.head_labels)
+    task = load_scored(request.data, kind) if whole else load_task_of(request.data, RunFolder(folder))
+    task = task.with_all_of(kind)
     for note in task.notes:
         events.emit(Note(note))
     task.kind.metric(task.metric)

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcli.data.classes import Classes
 from kdcli.data.columns import index_columns
 from kdcli.data.readers import read
 from kdcli.data.table import Columns
 from kdcli.data.task import Split, Task
-from kdcli.data.values import check_labels, count_rows, where_rows
-from kdcli.errors import Problem, RequestError, did_you_mean
+from kdcli.data.values import check_labels
+from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.comparison import check_answer
+from kdcli.tasks.column import Column, count_rows, where_rows
+from kdcli.tasks.metric import Values
 
 _PREDICTION_COLUMNS = (
     "prediction", "predicted", "predictions", "pred", "preds", "predicted_label", "predicted_class", "pred_label", "y_pred",
@@ -26,27 +27,27 @@ _OTHER_COLUMNS = ("label", "labels", "class", "answer", "output")
 _WHOLE = re.compile(r"\d+(\.0*)?")
 
 
-def read_predictions(path: Path, task: Task, rows: Split) -> tuple[NDArray[np.int64], list[str]]:
-    """Class indices [n] in the order of the split's rows, and how they came to be.
+def read_predictions(path: Path, task: Task, rows: Split) -> tuple[Values, list[str]]:
+    """Predictions [n, …] in the order of the split's rows, and how they came to be.
 
     Rows are matched by a column that both files have (``id``, ``index``, …), by a column of row numbers from 0 or 1, or by the
     texts; by position only where the table has none of these.
 
     Raises:
-        RequestError: no column of classes or several, a row without a prediction or of no class, rows that cannot be matched.
+        RequestError: no column of predictions or several, a row without one or with none of this task, rows that cannot be
+            matched.
     """
     columns = read(path)
     name = _prediction_column(columns)
     check_labels(columns, name, "a prediction for every row")
-    classes = Classes(task.labels, task.raw_labels)
-    cells = columns.cells[name]
-    predictions = classes.indices(cells, lambda row: _no_class(columns, name, row, task))
+    column = Column(columns.source, name, columns.cells[name], columns.lines)
+    predictions = task.kind.read_predictions(column)
     check_answer(str(path), predictions, rows)
     order, how = _order(columns, name, task, rows)
     placed = np.empty_like(predictions)
     placed[order] = predictions
     notes = [f"{path}: predictions are column {name!r}, rows are matched {how}", *columns.notes]
-    return placed, notes + [f"{path}: {sentence}" for sentence in classes.otherwise_written(cells)[:5]]
+    return placed, notes + [f"{path}: {sentence}" for sentence in task.kind.remarks(column)]
 
 
 def _prediction_column(columns: Columns) -> str:
@@ -69,23 +70,6 @@ def _prediction_column(columns: Columns) -> str:
             "has no column with predicted classes",
             "a column called prediction, with a class in every row",
             ", ".join(columns.cells),
-        )
-    )
-
-
-def _no_class(columns: Columns, name: str, row: int, task: Task) -> RequestError:
-    cell = columns.cells[name][row]
-    hint = did_you_mean(cell, [*task.labels, *task.raw_labels])
-    if re.fullmatch(r"-?\d+", cell.strip()):
-        hint = "the names of the classes: a number may be an index in any order"
-    elif re.fullmatch(r"0?\.\d+([eE][-+]?\d+)?", cell.strip()):
-        hint = "the classes, not their probabilities"
-    return RequestError(
-        Problem(
-            f"{columns.source}:{columns.lines[row]}",
-            f"{cell!r} is not a class of the task",
-            ", ".join(task.labels[:20]) + ("…" if len(task.labels) > 20 else ""),
-            remedy=hint,
         )
     )
 

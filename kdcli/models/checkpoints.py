@@ -15,6 +15,8 @@ from kdcli.models.fitting import check_buildable, check_kind_of_task, check_weig
 from kdcli.models.head_file import SHARED_HEAD, read_shared_head, shared_head_of
 from kdcli.models.hub import snapshot
 from kdcli.models.weights import has_weights, read_headers, weight_files, weights_fingerprint
+from kdcli.tasks.kind import Kind
+from kdcli.tasks.registry import kind_of_head
 
 ALIASES: Mapping[str, str] = {
     "bert": "google-bert/bert-base-uncased",
@@ -69,6 +71,12 @@ class Checkpoint:
     fingerprint: str
     config: Any = field(repr=False, compare=False)
     problem_type: str = SINGLE_LABEL
+
+    @property
+    def task_kind(self) -> Kind | None:
+        """The task of its trained head, where that is of a kind that there is."""
+        kind = kind_of_head(self.problem_type)
+        return None if kind is None or self.head_labels is None else kind.of_outputs(self.head_labels)
 
     def check_head(self, remedy: str = "") -> None:
         """Refuse a trained head that is not for one of several classes.

@@ -26,12 +26,14 @@ class SharedHeadFile:
         widths: teacher → width of its hidden states.
         pooling: the kind of pooling.
         labels: class names in output order.
+        kind: of the task; heads of earlier versions do not say, and are for classification.
     """
 
     teachers: tuple[str, ...]
     widths: dict[str, int]
     pooling: Pooling
     labels: tuple[str, ...]
+    kind: str = "classification"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The tensors that ``head.safetensors`` has to hold."""

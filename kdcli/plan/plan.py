@@ -8,6 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from kdcli.recipe.schema import Loss, Recipe, Until
+from kdcli.tasks.kind import Kind
+from kdcli.tasks.registry import kinds
 
 TeacherKind = Literal["cofinetune", "cofinetuned", "finetuned", "assistant"]
 COFINETUNE = "cofinetune"
@@ -179,9 +181,15 @@ class ColumnsPlan(_Part):
 
 
 class TaskPlan(_Part):
-    """The task; ``columns`` is not there in plans of earlier versions."""
+    """The task; ``columns`` is not there in plans of earlier versions.
+
+    Attributes:
+        kind: which kind of task it is.
+        labels: what the outputs of a model are called: the classes.
+    """
 
     name: str
+    kind: str = "classification"
     labels: list[str]
     metric: str
     pairs: bool
@@ -189,6 +197,10 @@ class TaskPlan(_Part):
     splits: dict[str, SplitPlan]
     notes: list[str]
     columns: ColumnsPlan | None = None
+
+    def known(self) -> Kind:
+        """The task as far as the plan says what it is."""
+        return kinds()[self.kind].of_names(self.labels)
 
 
 class Estimate(_Part):

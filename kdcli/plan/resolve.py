@@ -443,7 +443,8 @@ def _task_plan(task: Task, starter: bool) -> TaskPlan:
     }
     return TaskPlan(
         name=task.name,
-        labels=list(task.labels),
+        kind=task.kind.name,
+        labels=list(task.kind.output_names),
         metric=task.metric,
         pairs=task.has_pairs,
         starter=starter,

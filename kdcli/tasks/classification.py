@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcli.errors import Problem
+from kdcli.errors import Problem, RequestError
 from kdcli.tasks.calibration import Calibration, calibrate
 from kdcli.tasks.class_metrics import CLASS_METRICS, Classes
+from kdcli.tasks.class_names import (
+    check_trainable,
+    classes_of,
+    doubtful_labels,
+    no_class,
+    refuse_regression,
+    same_label,
+    unknown_label,
+)
 from kdcli.tasks.class_scores import ClassScore, class_scores, confusion, missing_classes
+from kdcli.tasks.column import Column, count_rows
 from kdcli.tasks.kind import Kind, Outputs
 from kdcli.tasks.metric import Metric, Values
 
+NO_CLASS = -1
 _FEWEST_VALUES = 3
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -27,20 +41,154 @@ class Classification(Kind):
     Attributes:
         names: of the classes; the position is the class index everywhere.
         raw_names: what the data files write for each class.
+        closed: whether further files must write a class exactly so, and not otherwise (``1.0`` for ``1``).
     """
 
     name = "classification"
+    problem_type = "single_label_classification"
     guess_name = "majority class"
     guessing = "always answering the most frequent class"
 
     names: tuple[str, ...]
     raw_names: tuple[str, ...]
+    closed: bool = field(default=False, compare=False)
 
-    # Targets
+    # Targets, as files have them
+
+    @classmethod
+    def recognises(cls, column: Column) -> bool:
+        """Anything may be a class."""
+        return True
+
+    @classmethod
+    def of_column(cls, column: Column) -> tuple[Self, list[str]]:
+        """The classes in alphabetical order, or in that of their numbers."""
+        notes = check_trainable(column)
+        return cls.of_names(classes_of(column)), notes
+
+    @classmethod
+    def of_scored(cls, column: Column) -> Self:
+        """The same classes, of which there may be a single one."""
+        refuse_regression(column)
+        return cls.of_names(classes_of(column))
+
+    @classmethod
+    def of_outputs(cls, names: Sequence[str]) -> Self:
+        """Classes of these names; where the names say nothing (``LABEL_0``), numbers from 0."""
+        nameless = all(re.fullmatch(r"LABEL_\d+", name) for name in names)
+        return cls.of_names(list(map(str, range(len(names)))) if nameless else names)
+
+    @classmethod
+    def of_names(cls, names: Sequence[str]) -> Self:
+        """Classes of these names, which files write so."""
+        return cls(tuple(names), tuple(names))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.names
+
+    def find(self, value: str) -> int | None:
+        """The class that a file means by ``value``, or None."""
+        exact = self._places.get(value)
+        return exact if exact is not None or self.closed else self._alike.get(same_label(value))
+
+    def read(self, column: Column) -> Classes:
+        """Class indices of what a file writes."""
+
+        def refused(row: int) -> RequestError:
+            refuse_regression(column)
+            return unknown_label(column, row, self.raw_names)
+
+        return self._read(column, refused)
+
+    def read_predictions(self, column: Column) -> Classes:
+        """Class indices; numbers that are no class may be indices in any order, or probabilities."""
+        return self._read(column, lambda row: no_class(column, row, self.names, self.raw_names))
+
+    def _read(self, column: Column, refused: Callable[[int], RequestError]) -> Classes:
+        found = {value: self.find(value) for value in set(column.cells)}
+        places = np.empty(len(column), dtype=np.int64)
+        for row, value in enumerate(column.cells):
+            place = found[value]
+            if place is None:
+                raise refused(row)
+            places[row] = place
+        return places
+
+    def covers(self, column: Column) -> bool:
+        """Whether every value is a class."""
+        return all(self.find(value) is not None for value in set(column.cells))
+
+    def remarks(self, column: Column) -> list[str]:
+        """A sentence per class that a further file writes otherwise."""
+        counts = Counter(value for value in column.cells if value not in self._places)
+        found = [(value, count, self.find(value)) for value, count in counts.items()]
+        alike = [
+            f"{value!r} is taken as class {self.raw_names[place]!r} ({count_rows(count)})"
+            for value, count, place in found
+            if place is not None
+        ]
+        more = len(alike) - _MOST_NAMED
+        return alike[:_MOST_NAMED] + ([f"{more} more classes are written otherwise than in the first file"] if more > 0 else [])
+
+    def doubtful(self, column: Column) -> list[str]:
+        """Classes that may as well be a missing value."""
+        return doubtful_labels(column)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        names = {name: row for row, name in enumerate(self.names)}
+        return names | {raw: row for row, raw in enumerate(self.raw_names)}
+
+    @cached_property
+    def _alike(self) -> dict[object, int]:
+        keys = Counter(same_label(raw) for raw in self.raw_names)
+        return {same_label(raw): row for row, raw in enumerate(self.raw_names) if keys[same_label(raw)] == 1}
+
+    # Targets, as numbers
 
     def known(self, targets: Values) -> NDArray[np.bool_]:
         """Those whose class is not −1."""
-        return np.asarray(targets >= 0)
+        return np.asarray(targets != NO_CLASS)
+
+    def none(self, count: int) -> Classes:
+        """−1."""
+        return np.full(count, NO_CLASS)
+
+    def hold_out(self, targets: Values, fraction: float, generator: np.random.Generator) -> NDArray[np.int64]:
+        """The same fraction of every class."""
+        held = []
+        for place in np.unique(targets):
+            rows = generator.permutation(np.flatnonzero(targets == place))
+            held.append(rows[: round(fraction * len(rows))])
+        return np.sort(np.concatenate(held))
+
+    def lost(self, before: Values, after: Values) -> str | None:
+        """The classes that are in the one and not in the other."""
+        gone = sorted(set(before.tolist()) - set(after.tolist()))
+        if not gone:
+            return None
+        shown = ", ".join(repr(self.names[place]) for place in gone[:_MOST_NAMED])
+        return f"{len(gone)} class{'' if len(gone) == 1 else 'es'} ({shown}{', …' if len(gone) > _MOST_NAMED else ''})"
+
+    def widened(self, other: Kind) -> Self:
+        """With all classes of a model, where its own are some of them."""
+        names = other.names if isinstance(other, Classification) else ()
+        if not set(self.names) < set(names):
+            return self
+        written = dict(zip(self.names, self.raw_names, strict=True))
+        return replace(self, names=tuple(names), raw_names=tuple(written.get(name, name) for name in names))
+
+    def translated(self, targets: Values, into: Kind) -> Values:
+        """Class indices by the other order."""
+        assert isinstance(into, Classification)
+        places = np.array([into.names.index(name) for name in self.names], dtype=np.int64)
+        return np.where(self.known(targets), places[targets], NO_CLASS)
+
+    def describe(self) -> str:
+        """How many classes there are."""
+        return f"{len(self.names)} classes"
 
     # Scores
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kdcli.errors import Problem, RequestError, RunFailedError
 from kdcli.tasks.calibration import Calibration
 from kdcli.tasks.class_scores import ClassScore
+from kdcli.tasks.column import Column
 from kdcli.tasks.metric import Metric, Values
 
 Outputs = NDArray[np.float32]  # what a model says of each sample, before anything is decided from it
@@ -22,19 +23,117 @@ class Kind(ABC):
 
     Attributes:
         name: as ``--kind`` and plans have it.
+        problem_type: what transformers calls a head for it.
         guess_name: what :meth:`guess` is called in tables.
         guessing: the same in a sentence.
     """
 
     name: ClassVar[str]
+    problem_type: ClassVar[str]
     guess_name: ClassVar[str]
     guessing: ClassVar[str]
 
-    # Targets
+    # Targets, as files have them
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, column: Column) -> bool:
+        """Whether the training file's targets look like this kind."""
+
+    @classmethod
+    @abstractmethod
+    def of_column(cls, column: Column) -> tuple[Self, list[str]]:
+        """The task that the training file's targets make up, and notes on what is odd about them.
+
+        Raises:
+            RequestError: nothing can be trained on them.
+        """
+
+    @classmethod
+    @abstractmethod
+    def of_scored(cls, column: Column) -> Self:
+        """As :meth:`of_column`, of targets that models are scored on and not trained: a single one is enough.
+
+        Raises:
+            RequestError: nothing can be scored on them.
+        """
+
+    @classmethod
+    @abstractmethod
+    def of_outputs(cls, names: Sequence[str]) -> Self:
+        """The task of a model whose outputs are called so."""
+
+    @classmethod
+    @abstractmethod
+    def of_names(cls, names: Sequence[str]) -> Self:
+        """The task whose plan names its outputs so."""
+
+    @property
+    @abstractmethod
+    def output_names(self) -> tuple[str, ...]:
+        """What the outputs of a model of this task are called, in order."""
+
+    @abstractmethod
+    def read(self, column: Column) -> Values:
+        """The targets [n, …] that a file writes.
+
+        Raises:
+            RequestError: a row is none of this task.
+        """
+
+    def read_predictions(self, column: Column) -> Values:
+        """Predictions [n, …] that were made elsewhere, as a file writes them.
+
+        Raises:
+            RequestError: a row is none of this task.
+        """
+        return self.read(column)
+
+    @abstractmethod
+    def covers(self, column: Column) -> bool:
+        """Whether every row of a file is a target of this task."""
+
+    def remarks(self, column: Column) -> list[str]:
+        """What a user should know about how a file writes targets of this task."""
+        return []
+
+    @abstractmethod
+    def doubtful(self, column: Column) -> list[str]:
+        """What a user should know about targets that may stand for none."""
+
+    # Targets, as numbers
 
     @abstractmethod
     def known(self, targets: Values) -> NDArray[np.bool_]:
         """Which samples have a target [n]; those of unlabelled text have none."""
+
+    @abstractmethod
+    def none(self, count: int) -> Values:
+        """The targets of samples that have none [count, …]."""
+
+    @abstractmethod
+    def hold_out(self, targets: Values, fraction: float, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Numbers of the rows to hold out, in rising order, so that they are like the others."""
+
+    @abstractmethod
+    def lost(self, before: Values, after: Values) -> str | None:
+        """What of the task is in ``before`` and not in ``after``, for a note; None where nothing is."""
+
+    def is_trainable(self, targets: Values) -> bool:
+        """Whether there is anything to tell apart."""
+        return len(np.unique(targets, axis=0)) > 1
+
+    def widened(self, other: Kind) -> Self:
+        """The same task with all that a model's task has, where its own is a part of that."""
+        return self
+
+    def translated(self, targets: Values, into: Kind) -> Values:
+        """Targets as the wider task ``into`` has them."""
+        return targets
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What there is to tell apart, in few words."""
 
     # Scores
 

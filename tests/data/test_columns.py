@@ -14,6 +14,7 @@ from kdcli.data.sources import DataRequest, load_scored, load_task
 from kdcli.data.table import Columns
 from kdcli.data.task import DEV, TEST, TRAIN, Task
 from kdcli.errors import Problem, RequestError
+from kdcli.tasks.classification import Classification
 
 
 def table(path: Path, header: str, *rows: str) -> Path:
@@ -201,12 +202,12 @@ def test_a_test_file_without_labels_does_not_stop_a_training(tmp_path: Path) -> 
 
 def test_a_scored_file_needs_no_two_classes_and_no_many_rows(tmp_path: Path) -> None:
     path = labelled(tmp_path / "d.csv", ["b"])
-    task = load_scored(DataRequest(data=str(path)), ("a", "b"))
+    task = load_scored(DataRequest(data=str(path)), Classification.of_outputs(("a", "b")))
     assert task.labels == ("a", "b")
     assert (labels := task.splits[TEST].labels) is not None
     assert labels.tolist() == [1]
     numbers = labelled(tmp_path / "n.csv", ["1.0"])
-    found = load_scored(DataRequest(data=str(numbers)), ("LABEL_0", "LABEL_1"))
+    found = load_scored(DataRequest(data=str(numbers)), Classification.of_outputs(("LABEL_0", "LABEL_1")))
     assert found.labels == ("0", "1")
     assert any("'1.0' is taken as class '1'" in note for note in found.notes)
 

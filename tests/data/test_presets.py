@@ -6,7 +6,7 @@ import pytest
 
 from kdcli.data.presets import PRESETS
 from kdcli.data.task import DEV, TEST, TRAIN
-from kdcli.tasks.class_metrics import CLASS_METRICS
+from kdcli.tasks.classification import Classification
 
 # name → classes in the order of the Hub's class numbers, metric, whether a sample is a pair
 KNOWN: dict[str, tuple[tuple[str, ...], str, bool]] = {
@@ -31,7 +31,7 @@ def test_every_classification_task_of_glue_and_mind_is_known() -> None:
 def test_glue_task_has_its_classes_metric_and_columns(name: str) -> None:
     labels, metric, pairs = KNOWN[name]
     preset = PRESETS[name]
-    assert tuple(preset.labels.values()) == labels
+    assert preset.kind.output_names == labels
     assert preset.metric == metric
     assert {layout.pair is not None for layout in preset.files.values()} == {pairs}
     assert (preset.hub_columns[1] is not None) == pairs
@@ -49,8 +49,9 @@ def test_glue_task_comes_from_the_hub_and_its_unlabelled_test_split_is_left_alon
 def test_mind_is_topic_classification_of_titles_from_files_alone() -> None:
     mind = PRESETS["mind"]
     assert mind.hub is None
-    assert len(mind.labels) == 18
-    assert list(mind.labels) == sorted(mind.labels) == list(mind.labels.values())
+    assert isinstance(mind.kind, Classification)
+    assert len(mind.kind.names) == 18
+    assert list(mind.kind.raw_names) == sorted(mind.kind.raw_names) == list(mind.kind.names)
     assert set(mind.files) == {TRAIN, DEV, TEST}
     assert {layout.text for layout in mind.files.values()} == {"title"}
     assert mind.files[TRAIN].patterns == ("MINDsmall_train/news.tsv", "MINDlarge_train/news.tsv", "train/news.tsv")
@@ -59,9 +60,9 @@ def test_mind_is_topic_classification_of_titles_from_files_alone() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_has_a_known_metric_a_summary_and_different_classes(name: str) -> None:
     found = PRESETS[name]
-    assert found.metric in CLASS_METRICS
+    assert found.kind.metric(found.metric).name == found.metric
     assert found.summary
-    assert len(set(found.labels.values())) == len(found.labels) >= 2
+    assert len(set(found.kind.output_names)) == len(found.kind.output_names) >= 2
 
 
 @pytest.mark.parametrize("name", PRESETS)

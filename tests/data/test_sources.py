@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kdcli.data.sources import DataRequest, hold_out, load_task
 from kdcli.data.task import DEV, TEST, TRAIN, Split, Task
 from kdcli.errors import Problem, RequestError
+from kdcli.tasks.classification import Classification
 from tests.conftest import SHARED, needs_shared
 
 _MNLI_TRAIN = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse"
@@ -305,12 +306,13 @@ def test_held_out_rows_are_the_same_ones_whatever_was_drawn_before(tmp_path: Pat
 @settings(deadline=None, database=None, max_examples=60)
 @given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=6))
 def test_hold_out_parts_the_rows_by_class_in_proportion(sizes: list[int]) -> None:
+    kind = Classification.of_names([str(place) for place in range(len(sizes))])
     labels = np.random.default_rng(len(sizes)).permutation(np.repeat(np.arange(len(sizes)), sizes))
     if all(round(0.1 * size) == 0 for size in sizes):
         with pytest.raises(RequestError, match="too few to hold a dev split out"):
-            hold_out(labels)
+            hold_out(kind, labels)
         return
-    train, dev = hold_out(labels)
+    train, dev = hold_out(kind, labels)
     assert sorted([*train, *dev]) == list(range(len(labels)))
     assert list(train) == sorted(train)
     assert list(dev) == sorted(dev)

@@ -11,7 +11,7 @@ import yaml
 from kdcli.engine.events import Event
 from kdcli.errors import RequestError
 from kdcli.evaluation.comparison import unlike
-from kdcli.jobs.asking import classes_of
+from kdcli.jobs.asking import outputs_of
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.jobs.targets import Target, find_targets, recipe_names
 from kdcli.plan.plan import Plan
@@ -139,7 +139,7 @@ def test_a_folder_whose_weights_have_another_name_is_no_checkpoint_with_weights(
     (folder / "model.safetensors").rename(folder / "model_old.safetensors")
     assert named(find_targets([str(folder)])) == [("old", "checkpoint")]
     with pytest.raises(RequestError, match="under the name that is loaded"):
-        classes_of(find_targets([str(folder)])[0])
+        outputs_of(find_targets([str(folder)])[0])
 
 
 def test_a_name_before_a_path_with_signs(tiny_run: TinyRun, tmp_path: Path) -> None:
@@ -156,4 +156,4 @@ def test_folders_that_look_like_checkpoints_are_called_what_they_are(
     (tmp_path / file).write_text("{}")
     shutil.copytree(tiny_bert, tmp_path / "0_Transformer")
     with pytest.raises(RequestError, match=said):
-        classes_of(find_targets([str(tmp_path)])[0])
+        outputs_of(find_targets([str(tmp_path)])[0])
