@@ -36,11 +36,10 @@ from kdcli.models.loading import load_classifier, load_tokenizer, text_limit
 from kdcli.models.student import STUDENT, STUDENT_NAME, StudentLearner
 from kdcli.models.teachers import Teacher
 from kdcli.models.weights import weight_bytes
-from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import DISTILL, Plan, TeacherPlan
 from kdcli.plan.resolve import asks_teachers
 from kdcli.tasks.kind import Kind
-from kdcli.tasks.registry import kinds
+from kdcli.tasks.registry import kind_of_head, kinds
 
 Logits = NDArray[np.float32]
 
@@ -195,7 +194,7 @@ class Questions:
                 logits = answers_of(teacher, folder, self.rows, length, self.device, EVALUATION_BATCH)
                 self._known[key] = logits, teacher.parameter_count
             logits, size = self._known[key]
-            ordered = logits[:, _order(f"teacher {planned.name}", plan.task.labels, self.task)]
+            ordered = logits[:, _order(f"teacher {planned.name}", plan.task.kind, plan.task.labels, self.task)]
             found.append(self._answer(called(planned.name), "teacher", "checkpoint", ordered, size, folder, run=run.path.name))
         given = [answer for answer, planned in zip(found, plan.teachers, strict=True) if planned.kind != "assistant"]
         if len(given) > 1:
@@ -207,13 +206,13 @@ class Questions:
 
     def _classifier(self, target: Target, role: Role, length: int) -> Answer:
         described = _described(target)
-        order = self._order(target, described.head_labels)
+        order = self._order(target, *_head_outputs(described))
         self._length(described, length)
         logits, size = classifier_answers(target.path, self.rows, length, self.device)
         return self._answer(target.name, role, "checkpoint", logits[:, order], size, target.path)
 
     def _cofinetuned(self, target: Target) -> Answer:
-        order = self._order(target, _shared_classes(target))
+        order = self._order(target, *_shared_outputs(target))
         teacher = Teacher.cofinetuned(target.path.resolve().name, target.path.resolve(), order)
         length = self._length(_described(target))
         logits = answers_of(teacher, target.path, self.rows, length, self.device, EVALUATION_BATCH)
@@ -222,7 +221,7 @@ class Questions:
     def _onnx(self, target: Target, length: int | None = None) -> Answer:
         folder = _folder_of(target.path)
         found = describe(Reference(target.name, str(folder), "model"), weights=False)
-        order = self._order(target, found.head_labels)
+        order = self._order(target, *_head_outputs(found))
         session = open_session(target.path, torch.get_num_threads(), self.onnx_device)
         read_by = Texts.of(load_tokenizer(folder), self.rows.samples, length or self._length(found))
         logits = answers(lambda inputs: run_session(session, inputs), read_by)
@@ -253,12 +252,12 @@ class Questions:
             )
         return asked or text_limit(found)
 
-    def _order(self, target: Target, labels: Sequence[str] | None) -> list[int]:
-        if labels is None:
+    def _order(self, target: Target, kind: str, outputs: Sequence[str]) -> list[int]:
+        if not outputs:
             raise RequestError(
                 Problem(str(target.path), "has no classification head", "a checkpoint that was fine-tuned for classification")
             )
-        return _order(str(target.path), labels, self.task)
+        return _order(str(target.path), kind, outputs, self.task)
 
 
 @dataclass(frozen=True)
@@ -296,11 +295,11 @@ def task_of(target: Target) -> Kind | None:
     return _whole(target).task_kind
 
 
-def outputs_of(target: Target) -> Sequence[str]:
-    """What the outputs of a model that is no run are called, in order; empty where it does not say."""
+def outputs_of(target: Target) -> tuple[str, Sequence[str]]:
+    """The kind of task of a model that is no run, and what its outputs are called; nothing where it does not say."""
     if target.kind == "predictions":
-        return ()
-    return _shared_classes(target) if target.kind == "teacher" else _whole(target).head_labels or ()
+        return "", ()
+    return _shared_outputs(target) if target.kind == "teacher" else _head_outputs(_whole(target))
 
 
 def _whole(target: Target) -> Checkpoint:
@@ -312,8 +311,14 @@ def _whole(target: Target) -> Checkpoint:
     return found
 
 
-def _shared_classes(target: Target) -> list[str]:
-    return list(read_shared_head(target.path.resolve().parent).labels)
+def _shared_outputs(target: Target) -> tuple[str, Sequence[str]]:
+    about = read_shared_head(target.path.resolve().parent)
+    return about.kind, about.labels
+
+
+def _head_outputs(found: Checkpoint) -> tuple[str, Sequence[str]]:
+    kind = kind_of_head(found.problem_type)
+    return found.problem_type if kind is None else kind.name, found.head_labels or ()
 
 
 def classifier_answers(folder: Path, rows: Split, max_length: int, device: torch.device) -> tuple[Logits, int]:
@@ -329,8 +334,9 @@ def _ensemble_name(members: Sequence[Answer]) -> str:
     return f"{ENSEMBLE} of {' and '.join(answer.name for answer in members)}"
 
 
-def _order(where: str, labels: Sequence[str], task: Task) -> list[int]:
-    return list(range(len(labels))) if tuple(labels) == task.labels else match_labels(where, labels, task)
+def _order(where: str, kind: str, outputs: Sequence[str], task: Task) -> list[int]:
+    same = (kind, tuple(outputs)) == (task.kind.name, task.kind.output_names)
+    return list(range(len(outputs))) if same else task.kind.order_of(where, outputs, kind)
 
 
 def _described(target: Target) -> Checkpoint:

@@ -196,7 +196,7 @@ def _build(plan: Plan, run: RunFolder, student: StudentPlan, weights: str) -> Bu
         described = folder if teacher.kind == "assistant" else described
     source_config = read_configuration(described).config
     size = Size(student.layers, student.width, student.heads)
-    config = student_config(source_config, size, student.copied_layers, plan.task.labels)
+    config = student_config(source_config, size, student.copied_layers, plan.task.labels, plan.task.known().problem_type)
     source = folder if student.copied_layers else None
     return build_student(config, source, student.copied_layers, seed, plan.kept_head(student), idle_pooler=idle_pooler)
 

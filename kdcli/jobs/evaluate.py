@@ -28,7 +28,6 @@ from kdcli.jobs.proof import kept_insides, write_comparison, write_proof
 from kdcli.jobs.run_folder import RunFolder, refuse_unwritable
 from kdcli.jobs.targets import Target, find_targets, recipe_names
 from kdcli.plan.hardware import resolve_device
-from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import DISTILL, Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
@@ -173,10 +172,11 @@ def _refuse_other_classes(task: Task, targets: Sequence[Target], plans: dict[str
     """
     problems = Problems()
     for target in targets:
-        names = plans[target.name].task.labels if target.kind == "run" else outputs_of(target)
+        planned = plans[target.name].task if target.kind == "run" else None
+        kind, names = outputs_of(target) if planned is None else (planned.kind, planned.labels)
         try:
-            if names and tuple(names) != task.kind.output_names:
-                match_labels(str(target.path), names, task)
+            if names and (kind, tuple(names)) != (task.kind.name, task.kind.output_names):
+                task.kind.order_of(str(target.path), names, kind)
         except RequestError as error:
             problems.extend(error)
     problems.raise_if_any()

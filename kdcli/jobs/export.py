@@ -49,7 +49,6 @@ from kdcli.models.padding import is_given_each_length_by_itself
 from kdcli.models.student import STUDENT_NAME
 from kdcli.models.weights import weight_bytes, weight_files
 from kdcli.plan.hardware import resolve_device
-from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
@@ -489,7 +488,7 @@ def _checkpoint_source(request: ExportRequest, folder: Path, events: Events) -> 
     for note in task.notes:
         events.emit(Note(note))
     task.kind.metric(task.metric)
-    order = match_labels(f"checkpoint {folder.name}", found.head_labels, task)
+    order = task.kind.order_of(f"checkpoint {folder.name}", found.head_labels, kind.name)
     return _of_task(request, folder, folder / "export", task, order, length, None, None, TEST if whole else DEV)
 
 

@@ -46,7 +46,7 @@ def train_teachers(open_run: OpenRun) -> None:
 
     def save() -> None:
         with whole_folder(run.teachers, sealed=True) as partial:
-            learner.save(partial, task.labels, tokenizers)
+            learner.save(partial, task.kind.output_names, tokenizers, task.kind.name)
 
     open_run.once(save)
 
@@ -63,7 +63,7 @@ def _cofinetuned(
     seed = int(plan.request["seed"])
     torch.manual_seed(seed)
     head = SharedHead(
-        {teacher.name: teacher.width for teacher in bare}, len(task.labels), plan.recipe.teachers.cofinetune.pooling
+        {teacher.name: teacher.width for teacher in bare}, len(task.kind.output_names), plan.recipe.teachers.cofinetune.pooling
     )
     learner = CofinetunedTeachers({name: load_encoder(folder) for name, folder in folders.items()}, head)
     term = HardLabelsTerm([teacher.name for teacher in bare])
@@ -107,7 +107,8 @@ def out_of_fold_answers(open_run: OpenRun) -> dict[str, NDArray[np.float32]]:
         return {}
     assert task.train.labels is not None
     answers = {
-        teacher.name: np.zeros((len(task.lessons), len(task.labels)), dtype=np.float32) for teacher in plan.to_cofinetune
+        teacher.name: np.zeros((len(task.lessons), len(task.kind.output_names)), dtype=np.float32)
+        for teacher in plan.to_cofinetune
     }
     from sklearn.model_selection import StratifiedKFold  # here, as in evaluation.metrics
 

@@ -79,12 +79,13 @@ class Checkpoint:
         return None if kind is None or self.head_labels is None else kind.of_outputs(self.head_labels)
 
     def check_head(self, remedy: str = "") -> None:
-        """Refuse a trained head that is not for one of several classes.
+        """Refuse a trained head that is for no kind of task that there is.
 
         Raises:
             RequestError: with the key of its configuration.
         """
-        if self.head_labels is not None and (self.problem_type != SINGLE_LABEL or len(self.head_labels) < 2):
+        kind = kind_of_head(self.problem_type)
+        if self.head_labels is not None and (kind is None or len(self.head_labels) < kind.fewest_outputs):
             check_kind_of_task(read_configuration(self.folder), remedy)
 
 

@@ -22,6 +22,7 @@ from kdcli.errors import Problem, RequestError
 from kdcli.models.configuration import SINGLE_LABEL, Configuration, build
 from kdcli.models.json_file import blamed, brief, refused, written
 from kdcli.models.weights import Header, renaming
+from kdcli.tasks.registry import kind_of_head
 
 BY_HEART: Mapping[str, str] = {"bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta"}  # and their prefix
 _MOST_TENSORS = 20_000
@@ -455,12 +456,13 @@ def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
 
 
 def check_kind_of_task(found: Configuration, remedy: str = "") -> None:
-    """Refuse a trained head that is for another kind of task than one of several classes.
+    """Refuse a trained head that is for no kind of task that there is.
 
     Raises:
-        RequestError: it is for several labels of a text, or for numbers.
+        RequestError: it is for another one, or has too few outputs for its own.
     """
-    if found.problem_type == SINGLE_LABEL and found.config.num_labels > 1:
+    kind = kind_of_head(found.problem_type)
+    if kind is not None and found.config.num_labels >= kind.fewest_outputs:
         return
     said = found.config.problem_type
     what = {

@@ -114,12 +114,18 @@ class SharedHead(nn.Module):
         """What of the head a teacher's outputs go through."""
         return [self.inputs[name], self.pooling, self.prediction]
 
-    def save(self, folder: Path, labels: tuple[str, ...]) -> None:
-        """Write the head beside the teachers' folders, with what is needed to build it again."""
+    def save(self, folder: Path, labels: tuple[str, ...], kind: str = "classification") -> None:
+        """Write the head beside the teachers' folders, with what is needed to build it again.
+
+        Args:
+            folder: the folder above those of the teachers.
+            labels: names of the outputs in order: the classes.
+            kind: of task.
+        """
         save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / HEAD_WEIGHTS)
         write_json(
             folder / SHARED_HEAD,
-            {"teachers": list(self.widths), "widths": self.widths, "pooling": self.kind, "labels": list(labels)},
+            {"teachers": list(self.widths), "widths": self.widths, "pooling": self.kind, "labels": list(labels), "kind": kind},
         )
 
     @classmethod

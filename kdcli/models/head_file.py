@@ -10,6 +10,7 @@ from typing import get_args
 from kdcli.errors import Problem, RequestError
 from kdcli.models.json_file import brief, read_object, refused
 from kdcli.recipe.schema import Pooling
+from kdcli.tasks.registry import kinds
 
 SHARED_HEAD = "head.json"
 HEAD_WEIGHTS = "head.safetensors"
@@ -75,12 +76,20 @@ def read_shared_head(folder: Path) -> SharedHeadFile:
             raise refused(path, f"widths.{name}", "is not a width", f"1 to {_WIDEST:,}", width)
     if about.get("pooling") not in get_args(Pooling):
         raise refused(path, "pooling", "is no kind of pooling", ", ".join(get_args(Pooling)), about.get("pooling"))
-    if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(name, str) and name.strip() for name in labels):
+    kind = about.get("kind", "classification")
+    if not isinstance(kind, str) or kind not in kinds():
+        raise refused(path, "kind", "is no kind of task", ", ".join(kinds()), kind)
+    fewest = kinds()[kind].fewest_outputs
+    if (
+        not isinstance(labels, list)
+        or len(labels) < fewest
+        or not all(isinstance(name, str) and name.strip() for name in labels)
+    ):
         raise refused(path, "labels", "is not a list of class names", '["negative", "positive"]', labels)
     if len(set(labels)) < len(labels):
         raise refused(path, "labels", "names a class twice", "each class once", labels)
     found = SharedHeadFile(
-        tuple(teachers), {name: widths[name] for name in teachers}, about["pooling"], tuple(labels)
+        tuple(teachers), {name: widths[name] for name in teachers}, about["pooling"], tuple(labels), kind
     )  # fmt: skip
     _check_weights(folder / HEAD_WEIGHTS, path, found)
     return found

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from kdcli.data.batching import Batch
 from kdcli.errors import Problem, RequestError
 from kdcli.models.capture import blocks, captured
-from kdcli.models.configuration import longest_input
+from kdcli.models.configuration import SINGLE_LABEL, longest_input
 from kdcli.models.finite import refuse_weights_not_finite
 from kdcli.models.fitting import is_plain
 from kdcli.models.loading import load_classifier, load_encoder_and_gaps, quiet_transformers
@@ -69,14 +69,21 @@ def parse_size(text: str, where: str = "") -> Size | None:
     return Size(layers, width, heads)
 
 
-def student_config(source: Any, size: Size, chosen_layers: Sequence[int], labels: Sequence[str]) -> Any:
-    """The source's configuration at the student's size, for the task's classes.
+def student_config(
+    source: Any,
+    size: Size,
+    chosen_layers: Sequence[int],
+    labels: Sequence[str],
+    problem_type: str = SINGLE_LABEL,
+) -> Any:
+    """The source's configuration at the student's size, for the task's outputs.
 
     Args:
         source: the configuration of the checkpoint that the student is cut from.
         size: layers, width and heads.
         chosen_layers: the source's layers that are copied, from 1; empty for random weights.
-        labels: class names in order.
+        labels: names of the outputs in order: the classes.
+        problem_type: what transformers calls the kind of task.
     """
     config = copy.deepcopy(source)
     kinds = getattr(config, "layer_types", None)
@@ -95,7 +102,7 @@ def student_config(source: Any, size: Size, chosen_layers: Sequence[int], labels
     config.num_attention_heads = size.heads or fitting_heads(config.hidden_size, source.num_attention_heads)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: row for row, label in enumerate(labels)}
-    config.problem_type = "single_label_classification"
+    config.problem_type = problem_type
     return config
 
 

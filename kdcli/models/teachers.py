@@ -60,7 +60,7 @@ class CofinetunedTeachers(nn.Module):
             for parameter, _ in encoder.named_parameters()
         }
 
-    def save(self, folder: Path, labels: tuple[str, ...], tokenizers: Mapping[str, Any]) -> None:
+    def save(self, folder: Path, labels: tuple[str, ...], tokenizers: Mapping[str, Any], kind: str = "classification") -> None:
         """Write each encoder so that ``AutoModel`` loads it, and the shared head beside them.
 
         Raises:
@@ -70,7 +70,7 @@ class CofinetunedTeachers(nn.Module):
         for name, encoder in self.encoders.items():
             encoder.save_pretrained(folder / name)  # type: ignore[operator]
             tokenizers[name].save_pretrained(folder / name)
-        self.head.save(folder, labels)
+        self.head.save(folder, labels, kind)
 
 
 class Teacher(nn.Module):

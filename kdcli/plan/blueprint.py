@@ -12,12 +12,12 @@ from kdcli.models import checkpoints
 from kdcli.models.checkpoints import Checkpoint, Reference
 from kdcli.models.student import Size, parse_size, student_config
 from kdcli.plan.architecture import parameter_count
-from kdcli.plan.labels import order_by_name
 from kdcli.plan.plan import StudentPlan
 from kdcli.recipe.document import KeyPath
 from kdcli.recipe.layers import LayerMapError, named_map, resolve
 from kdcli.recipe.loading import LoadedRecipe
 from kdcli.recipe.schema import AS_LARGE_AS_TEACHER, FIRST_TEACHER, SCRATCH
+from kdcli.tasks.kind import Kind
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Blueprint:
     tokenizer_folder: Path
     max_length: int
 
-    def as_teacher(self, name: str, labels: Sequence[str]) -> Checkpoint:
+    def as_teacher(self, name: str, kind: Kind) -> Checkpoint:
         """What the student will be as a teacher of another one, before a weight of it is there."""
         return Checkpoint(
             name=name,
@@ -48,10 +48,11 @@ class Blueprint:
             heads=self.plan.heads,
             vocabulary=self.plan.vocabulary,
             max_length=self.max_length,
-            head_labels=tuple(labels),
+            head_labels=kind.output_names,
             shared_head=None,
             fingerprint="",
             config=self.config,
+            problem_type=kind.problem_type,
         )
 
 
@@ -59,7 +60,7 @@ def plan_student(
     text: str,
     where: str,
     teachers: Sequence[Checkpoint],
-    labels: Sequence[str],
+    kind: Kind,
     loaded: LoadedRecipe,
     problems: Problems,
     *,
@@ -71,7 +72,7 @@ def plan_student(
         text: a size, ``teacher``, or a checkpoint.
         where: who asked for it, as messages begin.
         teachers: those that it may be cut from.
-        labels: the task's classes.
+        kind: of task.
         loaded: the recipe.
         problems: what is wrong so far; more is added.
         weights: a checkpoint must have weights; else ``config.json`` is enough.
@@ -79,14 +80,14 @@ def plan_student(
     try:
         size = Size(teachers[0].layers) if text == AS_LARGE_AS_TEACHER else parse_size(text, where)
         if size is None:
-            return _student_from_checkpoint(text, where, labels, weights)
-        return _student_from_teacher(text, where, size, teachers, labels, loaded)
+            return _student_from_checkpoint(text, where, kind, weights)
+        return _student_from_teacher(text, where, size, teachers, kind, loaded)
     except RequestError as error:
         problems.extend(error)
         return None
 
 
-def _student_from_checkpoint(text: str, where: str, labels: Sequence[str], weights: bool) -> Blueprint:
+def _student_from_checkpoint(text: str, where: str, kind: Kind, weights: bool) -> Blueprint:
     try:
         reference = Reference("student", checkpoints.ALIASES.get(text, text), "--student")
         found = checkpoints.describe(reference, weights=weights)
@@ -98,15 +99,15 @@ def _student_from_checkpoint(text: str, where: str, labels: Sequence[str], weigh
         raise
     size = Size(found.layers, found.width, found.heads)
     rows = list(range(1, found.layers + 1))
-    blueprint = _blueprint(text, "checkpoint", "checkpoint", found, size, rows, "pretrained", labels)
-    classes = _own_classes(found)
-    kept = order_by_name(classes, labels) if classes else None
-    plan = blueprint.plan.model_copy(update={"own_classes": classes, "head_order": kept})
+    blueprint = _blueprint(text, "checkpoint", "checkpoint", found, size, rows, "pretrained", kind)
+    outputs = _own_outputs(found)
+    kept = kind.kept_order(outputs) if outputs and found.problem_type == kind.problem_type else None
+    plan = blueprint.plan.model_copy(update={"own_classes": outputs, "head_order": kept})
     return replace(blueprint, plan=plan)
 
 
-def _own_classes(checkpoint: Checkpoint) -> list[str] | None:
-    """What a checkpoint's own head tells apart, if it has one for a single class per text."""
+def _own_outputs(checkpoint: Checkpoint) -> list[str] | None:
+    """What the outputs of a checkpoint's own head are called, if it has one that can be used."""
     try:
         checkpoint.check_head()
     except RequestError:
@@ -115,7 +116,7 @@ def _own_classes(checkpoint: Checkpoint) -> list[str] | None:
 
 
 def _student_from_teacher(
-    text: str, where: str, size: Size, teachers: Sequence[Checkpoint], labels: Sequence[str], loaded: LoadedRecipe
+    text: str, where: str, size: Size, teachers: Sequence[Checkpoint], kind: Kind, loaded: LoadedRecipe
 ) -> Blueprint:
     init = loaded.recipe.student.init
     by_name = {checkpoint.name: checkpoint for checkpoint in teachers}
@@ -124,9 +125,9 @@ def _student_from_teacher(
         raise RequestError(Problem(where, f"{size.heads} heads do not divide the width {size.width or source.width}"))
     resized = size.width not in (None, source.width) or size.heads not in (None, source.heads)
     if init.source == SCRATCH or resized:
-        return _blueprint(text, "scratch", SCRATCH, source, size, [], init.weights, labels)
+        return _blueprint(text, "scratch", SCRATCH, source, size, [], init.weights, kind)
     rows = _copied_layers(size.layers, source, loaded, where)
-    return _blueprint(text, "teacher", source.name, source, size, rows, init.weights, labels)
+    return _blueprint(text, "teacher", source.name, source, size, rows, init.weights, kind)
 
 
 def _copied_layers(count: int, source: Checkpoint, loaded: LoadedRecipe, where: str) -> list[int]:
@@ -190,9 +191,9 @@ def _blueprint(
     size: Size,
     rows: list[int],
     weights: Literal["pretrained", "finetuned"],
-    labels: Sequence[str],
+    task_kind: Kind,
 ) -> Blueprint:
-    config = student_config(source.config, size, rows, labels)
+    config = student_config(source.config, size, rows, task_kind.output_names, task_kind.problem_type)
     try:
         total, in_blocks = parameter_count(config, classifier=True), 12 * config.num_hidden_layers * config.hidden_size**2
     except Exception as error:  # as each architecture refuses a size

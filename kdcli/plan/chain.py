@@ -15,6 +15,7 @@ from kdcli.plan.terms import Models, refuse_unknown
 from kdcli.recipe.document import KeyPath
 from kdcli.recipe.loading import LoadedRecipe
 from kdcli.recipe.schema import FIRST_TEACHER, MIDWAY, SCRATCH
+from kdcli.tasks.kind import Kind
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Hop:
 def plan_hops(
     student: str,
     teachers: Sequence[Checkpoint],
-    labels: Sequence[str],
+    kind: Kind,
     loaded: LoadedRecipe,
     rows_per_epoch: int,
     problems: Problems,
@@ -42,7 +43,7 @@ def plan_hops(
     Args:
         student: its size, ``teacher``, or a checkpoint.
         teachers: those that the user named.
-        labels: the task's classes.
+        kind: of task.
         loaded: the recipe.
         rows_per_epoch: training samples.
         problems: what is wrong so far; more is added.
@@ -51,7 +52,7 @@ def plan_hops(
     """
     _refuse_unknown_names(loaded, teachers, problems)
     where = f"--student {student}" if flagged else loaded.document.where(("student", "size"))
-    last = plan_student(student, where, teachers, labels, loaded, problems, weights=weights)
+    last = plan_student(student, where, teachers, kind, loaded, problems, weights=weights)
     if last is None:
         return []
     given = [teacher.name for teacher in teachers]
@@ -60,14 +61,14 @@ def plan_hops(
     for place, text in enumerate(loaded.recipe.assistants):
         size = _assistant_size(text, place, now[0], last, loaded, problems)
         there = loaded.document.where(("assistants", place))
-        assistant = None if size is None else plan_student(size, there, now, labels, loaded, problems)
+        assistant = None if size is None else plan_student(size, there, now, kind, loaded, problems)
         if assistant is None:
             return hops
         name = _assistant_name(place, given)
         hops.append(_hop(name, assistant, now, given, loaded, rows_per_epoch, problems))
-        now = [assistant.as_teacher(name, labels)]
+        now = [assistant.as_teacher(name, kind)]
     if loaded.recipe.assistants:
-        again = plan_student(student, where, now, labels, loaded, problems, weights=weights)
+        again = plan_student(student, where, now, kind, loaded, problems, weights=weights)
         if again is None:
             return hops
         last = again

@@ -27,7 +27,6 @@ from kdcli.plan.chain import Hop, plan_hops
 from kdcli.plan.derived import RATE_FROM_SCRATCH, Circumstances, derived
 from kdcli.plan.estimate import estimate
 from kdcli.plan.hardware import resolve_device, resolve_precision
-from kdcli.plan.labels import match_labels
 from kdcli.plan.plan import (
     COFINETUNE,
     ColumnsPlan,
@@ -49,8 +48,11 @@ from kdcli.recipe import catalogue, loading
 from kdcli.recipe.document import KeyPath
 from kdcli.recipe.loading import LoadedRecipe
 from kdcli.recipe.schema import HardLabels, LossBlock, Recipe, Relational, SoftLabels, by_error_without_labels, settled
+from kdcli.tasks.classification import Classification
+from kdcli.tasks.registry import kind_of_head
 
 _SAMPLED_ROWS = 256
+_CHECKED_TASK = Classification.of_names(("0", "1"))
 _CHECKED_ROWS = 1000
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "scikit-learn")
 
@@ -92,7 +94,7 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
         hops = plan_hops(
             asked_student(request, loaded),
             found,
-            task.labels,
+            task.kind,
             loaded,
             len(task.lessons),
             problems,
@@ -178,9 +180,9 @@ def check_recipe(
     if wanted is None:
         raise RequestError(Problem("--student", "is missing", "a size such as 4L, to hold the layer maps against"))
     _refuse_unknown_names(loaded, found, problems)
-    last = plan_student(wanted, "", found, ("0", "1"), loaded, Problems(), weights=False)
+    last = plan_student(wanted, "", found, _CHECKED_TASK, loaded, Problems(), weights=False)
     loaded, _ = derived(loaded, _circumstances(found, last, loaded.recipe, _CHECKED_ROWS, _CHECKED_ROWS, "normal"))
-    hops = plan_hops(wanted, found, ("0", "1"), loaded, _CHECKED_ROWS, problems, flagged=student is not None, weights=False)
+    hops = plan_hops(wanted, found, _CHECKED_TASK, loaded, _CHECKED_ROWS, problems, flagged=student is not None, weights=False)
     _refuse_too_long(loaded, found, hops[-1].blueprint if hops else None, problems)
     problems.raise_if_any()
     depths = {teacher.name: teacher.layers for hop in hops for teacher in hop.teachers}
@@ -193,7 +195,7 @@ def _derived(
     """The recipe with a number wherever it leaves one open, and what those numbers are."""
     student = None
     if request.command == "distill":
-        student = plan_student(asked_student(request, loaded), "", found, task.labels, loaded, Problems(), weights=False)
+        student = plan_student(asked_student(request, loaded), "", found, task.kind, loaded, Problems(), weights=False)
     about = _circumstances(found, student, loaded.recipe, len(task.lessons), len(task.train), request.effort)
     loaded, told = derived(loaded, about)
     trained = request.command == "cofinetune" or any(_is_bare(checkpoint, loaded.recipe) for checkpoint in found)
@@ -271,7 +273,7 @@ def _with_new_head(teachers: list[TeacherPlan], task: Task, loaded: LoadedRecipe
     widths = {teacher.name: teacher.width for teacher in teachers if teacher.kind == "cofinetune"}
     if not widths:
         return teachers
-    heads = head_parameters(widths, len(task.labels), loaded.recipe.teachers.cofinetune.pooling)
+    heads = head_parameters(widths, len(task.kind.output_names), loaded.recipe.teachers.cofinetune.pooling)
     return [teacher.model_copy(update={"parameters": teacher.parameters + heads.get(teacher.name, 0)}) for teacher in teachers]
 
 
@@ -283,15 +285,17 @@ def _kind_and_order(
         return "cofinetune", None
     kind: TeacherKind
     if checkpoint.shared_head is not None:
-        kind = "cofinetuned"
-        labels = list(read_shared_head(checkpoint.shared_head).labels)
+        about = read_shared_head(checkpoint.shared_head)
+        kind, outputs, own = "cofinetuned", list(about.labels), about.kind
     else:
-        kind, labels = "finetuned", list(checkpoint.head_labels or ())
-    labels = recipe.teachers.labels.get(checkpoint.name, labels)
+        of_head = kind_of_head(checkpoint.problem_type)
+        kind, outputs = "finetuned", list(checkpoint.head_labels or ())
+        own = checkpoint.problem_type if of_head is None else of_head.name
+    outputs = recipe.teachers.labels.get(checkpoint.name, outputs)
     try:
         if kind == "finetuned":
             checkpoint.check_head("--set teachers.cofinetune.which=all drops its head and co-finetunes it")
-        return kind, match_labels(_where(checkpoint), labels, task, checkpoint.name)
+        return kind, task.kind.order_of(_where(checkpoint), outputs, own, checkpoint.name)
     except RequestError as error:
         problems.extend(error)
         return kind, None
@@ -353,7 +357,7 @@ def _assistant(hop: Hop) -> TeacherPlan:
 
 def _alone(request: TrainRequest, loaded: LoadedRecipe, teachers: Sequence[Checkpoint], task: Task) -> StudentPlan:
     """The student as it would be without any assistant on the way."""
-    blueprint = plan_student(asked_student(request, loaded), "--student", teachers, task.labels, loaded, Problems())
+    blueprint = plan_student(asked_student(request, loaded), "--student", teachers, task.kind, loaded, Problems())
     assert blueprint is not None
     return blueprint.plan
 

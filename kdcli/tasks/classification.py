@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kdcli.errors import Problem, RequestError
 from kdcli.tasks.calibration import Calibration, calibrate
+from kdcli.tasks.class_matching import match_labels, order_by_name
 from kdcli.tasks.class_metrics import CLASS_METRICS, Classes
 from kdcli.tasks.class_names import (
     check_trainable,
@@ -46,6 +47,7 @@ class Classification(Kind):
 
     name = "classification"
     problem_type = "single_label_classification"
+    fewest_outputs = 2
     guess_name = "majority class"
     guessing = "always answering the most frequent class"
 
@@ -87,6 +89,15 @@ class Classification(Kind):
     def output_names(self) -> tuple[str, ...]:
         """The classes."""
         return self.names
+
+    def order_of(self, where: str, outputs: Sequence[str], kind: str, teacher: str | None = None) -> list[int]:
+        """By the names of the classes."""
+        self.refuse_other(where, kind)
+        return match_labels(where, outputs, self.names, self.raw_names, teacher)
+
+    def kept_order(self, outputs: Sequence[str]) -> list[int] | None:
+        """By the same names."""
+        return order_by_name(outputs, self.names)
 
     def find(self, value: str) -> int | None:
         """The class that a file means by ``value``, or None."""

@@ -24,12 +24,14 @@ class Kind(ABC):
     Attributes:
         name: as ``--kind`` and plans have it.
         problem_type: what transformers calls a head for it.
+        fewest_outputs: that a model of it has.
         guess_name: what :meth:`guess` is called in tables.
         guessing: the same in a sentence.
     """
 
     name: ClassVar[str]
     problem_type: ClassVar[str]
+    fewest_outputs: ClassVar[int] = 1
     guess_name: ClassVar[str]
     guessing: ClassVar[str]
 
@@ -72,6 +74,33 @@ class Kind(ABC):
     @abstractmethod
     def output_names(self) -> tuple[str, ...]:
         """What the outputs of a model of this task are called, in order."""
+
+    @abstractmethod
+    def order_of(self, where: str, outputs: Sequence[str], kind: str, teacher: str | None = None) -> list[int]:
+        """For each output of this task, the index of a model's output that stands for it.
+
+        Args:
+            where: the flag or the model, for messages.
+            outputs: what the model's outputs are called, in order.
+            kind: of the model's own task.
+            teacher: the name under which a recipe knows the model, for the way out.
+
+        Raises:
+            RequestError: the model is for another task.
+        """
+
+    def refuse_other(self, where: str, kind: str) -> None:
+        """Refuse a model that is for another kind of task.
+
+        Raises:
+            RequestError: it is.
+        """
+        if kind != self.name:
+            raise RequestError(Problem(where, "is for another kind of task", self.name, kind, f"--kind {kind}"))
+
+    def kept_order(self, outputs: Sequence[str]) -> list[int] | None:
+        """The same, where the names alone decide whether a model's head is for this task; None where it is not."""
+        return None
 
     @abstractmethod
     def read(self, column: Column) -> Values:

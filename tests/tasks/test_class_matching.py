@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from kdcli.data.task import Split, Task
 from kdcli.errors import Problem, RequestError
-from kdcli.plan.labels import match_labels
 from kdcli.tasks.classification import Classification
 
 WHERE = "--teachers bert=./my-bert"
@@ -20,6 +19,10 @@ WHERE = "--teachers bert=./my-bert"
 def task(*labels: str, raw: tuple[str, ...] | None = None) -> Task:
     split = Split(["a"], None, np.zeros(1, dtype=np.int64), "here", "f")
     return Task("mine", Classification(labels, raw or labels), "accuracy", {"train": split, "dev": split})
+
+
+def match_labels(where: str, head: list[str], wanted: Task, teacher: str | None = None) -> list[int]:
+    return wanted.kind.order_of(where, head, "classification", teacher)
 
 
 def refused(head: list[str], wanted: Task, where: str = WHERE) -> Problem:

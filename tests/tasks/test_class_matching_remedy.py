@@ -9,7 +9,6 @@ import pytest
 
 from kdcli.data.task import TEST, Split, Task
 from kdcli.errors import RequestError
-from kdcli.plan.labels import match_labels
 from kdcli.recipe.document import Override
 from kdcli.tasks.classification import Classification
 
@@ -31,7 +30,7 @@ from kdcli.tasks.classification import Classification
 def test_printed_labels_are_read_as_they_were_meant(name: str, labels: tuple[str, ...]) -> None:
     task = Task("t", Classification(labels, labels), "accuracy", {TEST: Split(["x"], None, np.array([0]), "d.csv", "f")})
     with pytest.raises(RequestError) as caught:
-        match_labels(f"--teachers {name}=folder", [f"head {row}" for row in labels], task, name)
+        task.kind.order_of(f"--teachers {name}=folder", [f"head {row}" for row in labels], "classification", name)
     flag, value, *_ = shlex.split(caught.value.problems[0].remedy.partition(" in the order")[0])
     assert flag == "--set"
     override = Override.parse(value)

@@ -1,4 +1,4 @@
-"""Classes of a teacher and classes of the task, matched by name."""
+"""Classes of a model and classes of the task, matched by name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from kdcli.data.task import Task
 from kdcli.errors import Problem, RequestError
 
 
-def match_labels(where: str, head_labels: Sequence[str], task: Task, teacher: str | None = None) -> list[int]:
+def match_labels(
+    where: str, head_labels: Sequence[str], names: Sequence[str], raw_names: Sequence[str], teacher: str | None = None
+) -> list[int]:
     """For each class of the task, the index of the teacher's output that stands for it.
 
     Names are compared without regard to case and to the kind of separator, with the task's class names and with what its
@@ -20,31 +21,32 @@ def match_labels(where: str, head_labels: Sequence[str], task: Task, teacher: st
     Args:
         where: the flag or the model, for messages.
         head_labels: the classes of the head, in the order of its outputs.
-        task: the task.
+        names: of the task's classes.
+        raw_names: what its files write for each.
         teacher: the name under which a recipe knows the model, for the way out.
 
     Raises:
         RequestError: the names do not match; with both lists.
     """
-    for known in (task.labels, task.raw_labels):
+    for known in (names, raw_names):
         order = order_by_name(head_labels, known)
         if order is not None:
             return order
-    count = len(task.labels)
+    count = len(names)
     nameless = all(re.fullmatch(r"label \d+", _plain(label)) for label in head_labels)
-    if nameless and len(head_labels) == count and list(task.raw_labels) == [str(row) for row in range(count)]:
+    if nameless and len(head_labels) == count and list(raw_names) == [str(row) for row in range(count)]:
         return list(range(count))
     remedy = "data with these classes, or the right names under id2label in its config.json"
     if where.startswith("--teachers "):
-        name = teacher or where.removeprefix("--teachers ").partition("=")[0]
+        called = teacher or where.removeprefix("--teachers ").partition("=")[0]
         retrain = "--set teachers.cofinetune.which=all to drop its head and co-finetune it"
-        named = f"--set {shlex.quote(_labels_in_recipe(name, task.labels))} in the order of its outputs, or "
+        named = f"--set {shlex.quote(_labels_in_recipe(called, names))} in the order of its outputs, or "
         remedy = named + retrain if len(head_labels) == count else retrain
     raise RequestError(
         Problem(
             where,
             "the classes of its head are not the classes of the task",
-            _brief(task.labels),
+            _brief(names),
             _brief(head_labels),
             remedy,
         )
