@@ -17,7 +17,8 @@ from kdcli.cli.rendering import Column, column_tables
 from kdcli.evaluation.report.words import parameters_text
 
 if TYPE_CHECKING:
-    from kdcli.plan.plan import HopPlan, Plan, StagePlan, StudentPlan, TeacherPlan, TermPlan
+    from kdcli.plan.plan import HopPlan, Plan, StagePlan, StudentPlan, TeacherPlan
+    from kdcli.recipe.planned import TermPlan
 
 Pairs = Mapping[int, int]
 _BEGINNINGS = {
@@ -251,7 +252,7 @@ def term_line(term: TermPlan) -> str:
     if sides:
         share = getattr(getattr(term.loss, "projection", None), "share", "per-layer").replace("-", " ")
         details.append("projected: " + ", ".join(f"{side} ({name})" for name, side in sides.items()) + f", {share}")
-    name = term.loss.loss if term.loss.name is None else f"{term.loss.name} ({term.loss.loss})"
+    name = term.loss.loss_name() if term.loss.name is None else f"{term.loss.name} ({term.loss.loss_name()})"
     weight = term.loss.model_dump(by_alias=True)["weight"]
     return f"{name} × {_detail(weight)}" + (f" ({'; '.join(details)})" if details else "")
 

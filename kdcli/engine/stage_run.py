@@ -28,8 +28,9 @@ from kdcli.errors import InterruptedRunError, RunFailedError
 from kdcli.models.finite import listed, tensors_not_finite
 from kdcli.models.output import Output
 from kdcli.models.student import STUDENT, STUDENT_NAME
+from kdcli.recipe.blocks import Schedule
 from kdcli.recipe.schedule import Moment
-from kdcli.recipe.schema import Schedule, settled
+from kdcli.recipe.schema import settled
 from kdcli.tasks.kind import rows_not_finite
 
 if TYPE_CHECKING:

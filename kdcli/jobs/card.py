@@ -16,7 +16,7 @@ from kdcli.harmless import harmless
 from kdcli.plan.plan import DISTILL, Plan, StagePlan, TeacherPlan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
-from kdcli.recipe.schema import Schedule
+from kdcli.recipe.blocks import Schedule
 from kdcli.tasks.metric import LEVEL
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ from kdcli.jobs.teachers import (
     weights_folder,
 )
 from kdcli.jobs.terms import make_stages
-from kdcli.losses.labels import HardLabelsTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
 from kdcli.losses.projection import Projections
 from kdcli.models.configuration import read_configuration
 from kdcli.models.loading import load_tokenizer

@@ -28,7 +28,9 @@ from kdcli.models.padding import is_given_each_length_by_itself
 from kdcli.models.student import STUDENT, StudentLearner
 from kdcli.plan.plan import DISTILL, Plan
 from kdcli.plan.resolve import asks_teachers
-from kdcli.recipe.schema import LayerLoss, Layers, Recipe, TeacherLayers
+from kdcli.recipe.layers import Layers, TeacherLayers
+from kdcli.recipe.loss import LayerLoss
+from kdcli.recipe.schema import Recipe
 
 MOST_ROWS = 128
 """How many texts are looked at, at the most."""

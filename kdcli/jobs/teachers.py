@@ -23,7 +23,7 @@ from kdcli.files import has_its_sum, replace_with_sum, whole_folder
 from kdcli.jobs.economy import train_sparingly
 from kdcli.jobs.opening import OpenRun
 from kdcli.jobs.run_folder import RunFolder
-from kdcli.losses.labels import HardLabelsTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
 from kdcli.models.checkpoints import Reference, describe, fetch_weights, is_whole
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_encoder, load_tokenizer

@@ -1,4 +1,4 @@
-"""Losses on hidden states."""
+"""What all losses share that compare hidden states."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from kdcli.data.batching import Batch
 from kdcli.losses.layers import LayerTerm, Pairs, matched_tokens, pooled
 from kdcli.losses.projection import Projections
+from kdcli.losses.setting import Setting
 from kdcli.losses.term import Outputs, Reduction
 from kdcli.models.student import STUDENT
-from kdcli.recipe.schema import Schedule, Tokens
-
-Side = Literal["teacher", "student"]
+from kdcli.recipe.blocks import Schedule
+from kdcli.recipe.losses.hidden_cosine import HiddenCosine
+from kdcli.recipe.losses.hidden_mse import HiddenMse
+from kdcli.recipe.losses.projection import Projection, Side, Tokens
+from kdcli.recipe.planned import TermPlan
 
 
 class HiddenTerm(LayerTerm):
@@ -69,6 +70,20 @@ class HiddenTerm(LayerTerm):
                     begin, goal = goal, begin
                 self.projections[teacher, *pair] = bank.between(f"{self.name}/{end}/{teacher}{place}", begin, goal)
 
+    @classmethod
+    def settings(cls, loss: HiddenMse | HiddenCosine, term: TermPlan, setting: Setting) -> dict[str, Any]:
+        """The arguments that every such term takes from its plan."""
+        return {
+            "pairs": term.layers,
+            "student_width": setting.student.width,
+            "teacher_widths": {name: setting.teachers[name].width for name in term.teachers},
+            "projections": setting.projections,
+            "side": term.projected,
+            "share": loss.projection.share if isinstance(loss.projection, Projection) else "per-layer",
+            "tokens": loss.tokens,
+            **cls.common(loss),
+        }
+
     def units(self, batch: Batch, teacher: str) -> Tensor:
         if self.tokens == "all":
             return matched_tokens(batch, teacher).sum().float()
@@ -101,69 +116,3 @@ class HiddenTerm(LayerTerm):
     def distance(self, ours: Tensor, theirs: Tensor) -> Tensor:
         """Of states [..., D] on both sides → [...]."""
         raise NotImplementedError
-
-
-class HiddenMseTerm(HiddenTerm):
-    """Mean squared error between matched hidden states, mean over tokens and width.
-
-    L_hid = Σ_i Σ_j MSE(H^S_j, W_ij · P_i · H^i_m(j)) (MT-BERT, eq. 4), P_i the alignment and W a learnable map without bias.
-    W on the teacher's side can shrink both sides to nothing; ``projected-std`` in the log shows it. With ``normalise`` and the
-    first token it is the loss of Patient KD (Sun et al. 2019, eq. 7), whose β supposes the mean over the width. FitNets' hint
-    loss (Romero et al. 2015, eq. 3) and TinyBERT's (Jiao et al. 2020, eqs. 8 and 9) are this one with a map on the student's
-    side.
-
-    Args:
-        settings, more: as in :class:`HiddenTerm`.
-        normalise: divide each state by its length first.
-    """
-
-    name = "hidden-mse"
-
-    def __init__(self, *settings: Any, normalise: bool = False, **more: Any) -> None:
-        super().__init__(*settings, **more)
-        self.normalise = normalise
-
-    def total(self, ours: Tensor, theirs: Tensor, mask: Tensor | None) -> Tensor:
-        if self.normalise:
-            ours, theirs = functional.normalize(ours, dim=-1), functional.normalize(theirs, dim=-1)
-        return squared_distance(ours, theirs, mask) / ours.shape[-1]
-
-
-class HiddenCosineTerm(HiddenTerm):
-    """One minus the cosine between matched hidden states, mean over tokens.
-
-    Of the first token: L_cos of Knowledge Distillation from Internal Representations (Aguilar et al. 2020, eq. 3). Of all
-    tokens of the last layer: DistilBERT's (Sanh et al. 2019).
-    """
-
-    name = "hidden-cosine"
-
-    def distance(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        return 1.0 - functional.cosine_similarity(ours, theirs, dim=-1)
-
-
-class _SquaredDistance(torch.autograd.Function):
-    """Σ (a − b)² over the rows of a mask; remembers the masked difference alone, which is half of the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, ours: Tensor, theirs: Tensor, mask: Tensor | None) -> Tensor:
-        difference = ours - theirs
-        if mask is not None:
-            difference.masked_fill_(~mask[..., None], 0.0)
-        ctx.save_for_backward(difference)
-        flat = difference.flatten()
-        return torch.dot(flat, flat)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        (difference,) = ctx.saved_tensors
-        of_ours, of_theirs, _ = ctx.needs_input_grad
-        slope = difference * (2.0 * gradient)
-        return slope if of_ours else None, -slope if of_theirs else None, None
-
-
-def squared_distance(ours: Tensor, theirs: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Σ (a − b)² (scalar) between states [..., D] of the same shape, over the rows that ``mask`` [...] holds, or over all."""
-    total: Tensor = _SquaredDistance.apply(ours, theirs, mask)  # type: ignore[no-untyped-call]
-    return total

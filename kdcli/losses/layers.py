@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from kdcli.data.batching import Batch
 from kdcli.losses.term import Outputs, Reduction, Term, share_of
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
-from kdcli.recipe.schema import Schedule
+from kdcli.recipe.blocks import Schedule
+from kdcli.recipe.loss import LayerLoss
 
 Pairs = Mapping[int, int]
 
@@ -42,6 +44,16 @@ class LayerTerm(Term):
         share = share_of(len(self.pairs), teacher_reduction)
         self.factors = {teacher: share * share_of(len(rows), layer_reduction) for teacher, rows in self.pairs.items()}
         self.scale = sum(factor * len(self.pairs[teacher]) for teacher, factor in self.factors.items())
+
+    @staticmethod
+    def common(loss: LayerLoss) -> dict[str, Any]:
+        """The arguments that every such term takes from its loss."""
+        return {
+            "layer_reduction": loss.layer_reduction,
+            "teacher_reduction": loss.teacher_reduction,
+            "weight": loss.weight,
+            "name": loss.name,
+        }
 
     def needs(self) -> dict[str, Wanted]:
         student, wanted = Wanted(), {}

@@ -1,8 +1,9 @@
-"""A loss on teacher layers that are drawn anew every epoch."""
+"""``random-layers``: hidden states of teacher layers that are drawn anew every epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,13 +13,18 @@ from torch.nn import functional
 from kdcli.data.batching import Batch
 from kdcli.losses.layers import pooled
 from kdcli.losses.projection import Projections
+from kdcli.losses.registry import computes
+from kdcli.losses.setting import Setting
 from kdcli.losses.term import Outputs, Reduction, Term, share_of
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
+from kdcli.recipe.blocks import Schedule
+from kdcli.recipe.losses.random_layers import RandomLayers, below_top, drawn
+from kdcli.recipe.planned import TermPlan
 from kdcli.recipe.schedule import Moment
-from kdcli.recipe.schema import Schedule
 
 
+@computes(RandomLayers)
 class RandomLayersTerm(Term):
     """Pooled states of student layers against those of teacher layers drawn anew every epoch (RAIL-KD, Haidar et al. 2022).
 
@@ -59,7 +65,7 @@ class RandomLayersTerm(Term):
         self.concatenated = concatenated
         self.factor = share_of(self.parts, teacher_reduction)
         self.scale = self.factor * self.parts
-        self.drawn = {teacher: min(max(1, student_layers - 1), max(1, depth - 1)) for teacher, depth in self.depths.items()}
+        self.drawn = {teacher: drawn(student_layers, depth) for teacher, depth in self.depths.items()}
         bank = Projections() if projections is None else projections
         self.projections: dict[tuple[str, str, int], nn.Linear] = {}  # a plain dict: they belong to the objective
         for teacher, count in self.drawn.items():
@@ -71,12 +77,27 @@ class RandomLayersTerm(Term):
         self.chosen: dict[str, list[int]] = {}
         self.begin(Moment())
 
+    @classmethod
+    def planned(cls, loss: RandomLayers, term: TermPlan, setting: Setting) -> Self:
+        return cls(
+            student_layers=setting.student.layers,
+            student_width=setting.student.width,
+            teacher_layers={name: setting.teachers[name].layers for name in term.teachers},
+            teacher_widths={name: setting.teachers[name].width for name in term.teachers},
+            projections=setting.projections,
+            width=loss.width,
+            concatenated=loss.form == "concatenated",
+            teacher_reduction=loss.teacher_reduction,
+            weight=loss.weight,
+            name=loss.name,
+        )
+
     def begin(self, moment: Moment) -> None:
         super().begin(moment)
         for row, (teacher, depth) in enumerate(self.depths.items()):
             generator = np.random.default_rng([moment.seed, moment.stage, moment.epoch, row])
-            below_top = np.arange(*_below_top(depth))
-            self.chosen[teacher] = sorted(generator.choice(below_top, self.drawn[teacher], replace=False).tolist())
+            layers = np.arange(1, below_top(depth) + 1)
+            self.chosen[teacher] = sorted(generator.choice(layers, self.drawn[teacher], replace=False).tolist())
 
     def needs(self) -> dict[str, Wanted]:
         student = range(1, max(self.drawn.values()) + 1)
@@ -85,7 +106,7 @@ class RandomLayersTerm(Term):
         }
 
     def may_need(self) -> dict[str, Wanted]:
-        teachers = {teacher: Wanted.of("hidden", range(*_below_top(depth))) for teacher, depth in self.depths.items()}
+        teachers = {teacher: Wanted.of("hidden", range(1, below_top(depth) + 1)) for teacher, depth in self.depths.items()}
         return self.needs() | teachers
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
@@ -106,8 +127,3 @@ class RandomLayersTerm(Term):
         side = "student" if model == STUDENT else "teacher"
         moved = [self.projections[teacher, side, place](state) for place, state in enumerate(states)]
         return functional.normalize(torch.stack(moved), dim=-1)
-
-
-def _below_top(depth: int) -> tuple[int, int]:
-    """The layers that may be drawn, as a range: all below the top one, or the only one."""
-    return 1, max(2, depth)

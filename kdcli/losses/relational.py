@@ -1,8 +1,9 @@
-"""Losses on relations between the samples of a batch."""
+"""``relational``: relations between the samples of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -10,13 +11,18 @@ from torch.nn import functional
 
 from kdcli.data.batching import Batch
 from kdcli.losses.layers import LayerTerm, Pairs, pooled
+from kdcli.losses.registry import computes
+from kdcli.losses.setting import Setting
 from kdcli.losses.term import Outputs, Reduction, numbers_on
 from kdcli.models.student import STUDENT
-from kdcli.recipe.schema import Schedule
+from kdcli.recipe.blocks import Schedule
+from kdcli.recipe.losses.relational import Relational
+from kdcli.recipe.planned import TermPlan
 
 _TINY = 1e-12
 
 
+@computes(Relational)
 class RelationalTerm(LayerTerm):
     """Distances and angles between samples, compared with the teacher's (RKD, Park et al. 2019, eqs. 5 and 8).
 
@@ -57,6 +63,17 @@ class RelationalTerm(LayerTerm):
         self.distance_weight, self.angle_weight = distance_weight, angle_weight
         self.parts = 2 * len(self.pairs)
         self.scale *= distance_weight + angle_weight
+
+    @classmethod
+    def planned(cls, loss: Relational, term: TermPlan, setting: Setting) -> Self:
+        return cls(
+            pairs=term.layers or {name: {0: 0} for name in term.teachers},
+            states=loss.states,
+            distance_weight=loss.distance_weight,
+            angle_weight=loss.angle_weight,
+            group=loss.group,
+            **cls.common(loss),
+        )
 
     def count(self, batch: Batch) -> Tensor:
         group = self.group or len(batch)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from kdcli.data.batching import Batch
+from kdcli.losses.setting import Setting
 from kdcli.models.output import Output, Wanted
+from kdcli.recipe.blocks import Schedule
+from kdcli.recipe.planned import TermPlan
 from kdcli.recipe.schedule import Moment, value_at
-from kdcli.recipe.schema import Schedule
 
 Outputs = Mapping[str, Output]
 Reduction = Literal["mean", "sum"]
@@ -56,6 +58,17 @@ class Term(nn.Module):
         self.moment = Moment()
         self.observing = False
         self.observed: dict[str, Tensor] = {}
+
+    @classmethod
+    def planned(cls, loss: Any, term: TermPlan, setting: Setting) -> Self:
+        """The term as it is planned.
+
+        Args:
+            loss: what the recipe says; a block of the kind that this term computes.
+            term: what was settled when it was held against the models.
+            setting: the models and the maps among which it stands.
+        """
+        raise NotImplementedError
 
     def begin(self, moment: Moment) -> None:
         """Be told where in the stage the next step is; what is drawn at random follows from that alone."""

@@ -7,7 +7,8 @@ one; what is normalised has the mean 1 over the teachers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -109,4 +110,42 @@ def normalised(weights: Tensor) -> Tensor:
     return weights / weights.mean(0, keepdim=True).clamp(min=1e-12)
 
 
-BY_ANSWERS: dict[str, Callable[[Tensor], Tensor]] = {"uniform": uniform, "confidence": confidence, "agreement": agreement}
+@dataclass(frozen=True)
+class Judged:
+    """What weights follow from.
+
+    Attributes:
+        logits: of the teachers that are asked [N, B, C].
+        labels: gold [B], −1 where there is none; None where nobody has asked for any.
+        unsure: the student's uncertainty [B], see :func:`uncertainty_of`.
+        sizes: the teachers' parameters.
+    """
+
+    logits: Tensor
+    labels: Tensor | None
+    unsure: Tensor
+    sizes: Sequence[int]
+
+    @property
+    def gold(self) -> Tensor:
+        """The labels, which have to be there."""
+        assert self.labels is not None
+        return self.labels
+
+
+WEIGHTINGS: Mapping[str, Callable[[Judged], Tensor]] = {
+    "uniform": lambda judged: uniform(judged.logits),
+    "inverse-error": lambda judged: inverse_error(judged.logits, judged.gold),
+    "softmax-error": lambda judged: softmax_error(judged.logits, judged.gold),
+    "confidence": lambda judged: confidence(judged.logits),
+    "agreement": lambda judged: agreement(judged.logits),
+    "uncertainty": lambda judged: by_uncertainty(judged.logits, judged.unsure, judged.sizes),
+}
+"""Weights [N, B] by the names of :data:`kdcli.recipe.weightings.WEIGHTINGS`."""
+
+SCALES: Mapping[str, Callable[[Judged], Tensor]] = {
+    "correctness": lambda judged: ensemble_correctness(judged.logits, judged.gold),
+    "agreement": lambda judged: ensemble_agreement(judged.logits),
+    "disagreement": lambda judged: ensemble_disagreement(judged.logits),
+}
+"""Factors [B] by the names of :data:`kdcli.recipe.weightings.SCALES`."""

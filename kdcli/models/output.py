@@ -41,6 +41,10 @@ class Wanted:
     def __bool__(self) -> bool:
         return any(getattr(self, kind) for kind in KINDS)
 
+    def kinds(self) -> frozenset[str]:
+        """The kinds of which anything is asked for."""
+        return frozenset(kind for kind in KINDS if getattr(self, kind))
+
     @property
     def inside_attention(self) -> Layers:
         """Layers of which anything inside the attention is asked for."""

@@ -10,11 +10,12 @@ from kdcli.models.checkpoints import Checkpoint
 from kdcli.models.student import parse_size
 from kdcli.plan.blueprint import Blueprint, plan_student
 from kdcli.plan.plan import DISTILL, HopPlan
+from kdcli.plan.shapes import student_shape, teacher_shape
 from kdcli.plan.stages import plan_stages
-from kdcli.plan.terms import Models, refuse_unknown
 from kdcli.recipe.document import KeyPath
 from kdcli.recipe.loading import LoadedRecipe
-from kdcli.recipe.schema import FIRST_TEACHER, MIDWAY, SCRATCH
+from kdcli.recipe.planning import Models, refuse_unknown
+from kdcli.recipe.schema import FIRST_TEACHER, MIDWAY, SCRATCH, settled
 from kdcli.tasks.kind import Kind
 
 
@@ -92,8 +93,16 @@ def _hop(
     rows_per_epoch: int,
     problems: Problems,
 ) -> Hop:
-    models = Models(loaded, teachers, given, student, problems)
-    stages = plan_stages(name, models, rows_per_epoch)
+    models = Models(
+        document=loaded.document,
+        layers=loaded.recipe.layers,
+        batch_size=settled(loaded.recipe.training.batch_size),
+        teachers=[teacher_shape(teacher) for teacher in teachers],
+        given=given,
+        student=student_shape(student),
+        problems=problems,
+    )
+    stages = plan_stages(name, loaded.recipe, models, rows_per_epoch)
     plan = HopPlan(name=name, student=student.plan, teachers=[teacher.name for teacher in teachers], stages=stages)
     return Hop(plan, student, teachers)
 
@@ -136,4 +145,4 @@ def _refuse_unknown_names(loaded: LoadedRecipe, teachers: Sequence[Checkpoint], 
     if source not in (FIRST_TEACHER, SCRATCH):
         used.append((("student", "init", "from"), source))
     for path, name in used:
-        refuse_unknown(name, path, [teacher.name for teacher in teachers], loaded, problems)
+        refuse_unknown(name, path, [teacher.name for teacher in teachers], loaded.document, problems)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 
 from kdcli.plan.plan import COFINETUNE, DISTILL, Estimate, StagePlan, StudentPlan, TeacherPlan
-from kdcli.recipe.schema import AttentionKl, AttentionMse, RandomLayers, RelationKl
 
 _EFFICIENCY = 0.35
 _ADAMW_BYTES = 16
@@ -85,18 +84,11 @@ def _answer_bytes(teachers: Sequence[TeacherPlan], stages: Iterable[StagePlan], 
     for term in (term for stage in stages for term in stage.terms):
         loss = term.loss
         for name in term.teachers:
-            layers = set(term.layers.get(name, {}).values())
-            if isinstance(loss, RandomLayers):
-                layers = set(range(1, max(2, by_name[name].layers)))
-            kinds: Sequence[str] = ("hidden",)
-            if isinstance(loss, AttentionKl | AttentionMse):
-                kinds = (loss.loss,)
-            elif isinstance(loss, RelationKl):
-                kinds = loss.relations
-            insides |= {(name, kind, layer) for kind in kinds for layer in layers}
+            layers = loss.layers_seen(term.layers.get(name, {}), by_name[name].layers)
+            insides |= {(name, kind, layer) for kind in loss.needs() for layer in layers}
     sizes = 0.0
     for name, kind, _ in insides:
-        square = kind in ("attention-kl", "attention-mse")
+        square = kind in ("attention", "scores")
         sizes += 2 * tokens * (by_name[name].heads * tokens if square else by_name[name].width)
     return sizes
 

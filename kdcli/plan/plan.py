@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from kdcli.recipe.schema import Loss, Recipe, Until
+from kdcli.recipe.planned import TermPlan
+from kdcli.recipe.schema import Recipe, Until
 from kdcli.tasks.kind import Kind
 from kdcli.tasks.registry import kinds
 
@@ -91,26 +92,6 @@ class StudentPlan(_Part):
     def cut_from(self) -> str | None:
         """Name of the teacher that it is cut from, if it is."""
         return self.source if self.kind == "teacher" else None
-
-
-class TermPlan(_Part):
-    """One term of an objective, resolved against the models.
-
-    Attributes:
-        loss: the term as the recipe gives it.
-        teachers: whom it looks at.
-        layers: teacher name → {student layer: teacher layer}, for losses that compare layers.
-        heads: teacher name → how unlike heads are brought together, for losses on attention maps.
-        relation_heads: teacher name → heads that both widths are cut into, or None for the attention's own, for relations.
-        projected: teacher name → whose states are projected, or None, for losses on hidden states.
-    """
-
-    loss: Loss
-    teachers: list[str] = []
-    layers: dict[str, dict[int, int]] = {}
-    heads: dict[str, Literal["match", "mean"] | dict[int, int]] = {}
-    relation_heads: dict[str, int | None] = {}
-    projected: dict[str, Literal["teacher", "student"] | None] = {}
 
 
 class StagePlan(_Part):

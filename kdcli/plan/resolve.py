@@ -39,15 +39,16 @@ from kdcli.plan.plan import (
     TaskPlan,
     TeacherKind,
     TeacherPlan,
-    TermPlan,
 )
 from kdcli.plan.request import Effort, TrainRequest
 from kdcli.plan.stages import steps
-from kdcli.plan.terms import refuse_unknown
 from kdcli.recipe import catalogue, loading
 from kdcli.recipe.document import KeyPath
 from kdcli.recipe.loading import LoadedRecipe
-from kdcli.recipe.schema import HardLabels, LossBlock, Recipe, Relational, SoftLabels, by_error_without_labels, settled
+from kdcli.recipe.losses.hard_labels import HardLabels
+from kdcli.recipe.planned import TermPlan
+from kdcli.recipe.planning import refuse_unknown
+from kdcli.recipe.schema import Recipe, settled
 from kdcli.tasks.classification import Classification
 from kdcli.tasks.registry import kind_of_head
 
@@ -310,8 +311,8 @@ def _refuse_missing_answers(
         return
     for row, stage in enumerate(recipe.stages):
         for place, term in enumerate(stage.objective):
-            asks = isinstance(term, SoftLabels) and not term.is_off and task.unlabelled
-            for key in by_error_without_labels(term) if asks and isinstance(term, SoftLabels) else ():
+            asks = not term.is_off and task.unlabelled
+            for key in term.by_error_without_labels() if asks else ():
                 problems.add(
                     loaded.document.where(("stages", row, "objective", place, key)),
                     f"needs gold labels, which {task.unlabelled} of the training rows do not have",
@@ -416,7 +417,7 @@ def _refuse_unknown_names(loaded: LoadedRecipe, teachers: Sequence[Checkpoint], 
     names = [checkpoint.name for checkpoint in teachers]
     for path, given in ((("labels",), about.labels), (("cofinetune", "learning_rates"), about.cofinetune.learning_rates)):
         for name in given:
-            refuse_unknown(name, ("teachers", *path, name), names, loaded, problems)
+            refuse_unknown(name, ("teachers", *path, name), names, loaded.document, problems)
 
 
 def _cofinetune_stages(
@@ -491,14 +492,17 @@ def _notes(teachers: Sequence[TeacherPlan], loaded: LoadedRecipe, hops: Sequence
         )
     terms = [term.loss for hop in hops for stage in hop.plan.stages for term in stage.terms]
     pooling = loaded.recipe.teachers.cofinetune.pooling
-    if pooling != "cls" and any(teacher.kind == "cofinetune" for teacher in teachers) and any(map(_looks_at_cls, terms)):
+    if (
+        pooling != "cls"
+        and any(teacher.kind == "cofinetune" for teacher in teachers)
+        and any(term.looks_at_first_token for term in terms)
+    ):
         notes.append(
             f"losses on [CLS] learn from a state that the teachers, co-finetuned with {pooling} pooling, hardly use: "
             "--set teachers.cofinetune.pooling=cls lets them answer through it"
         )
-    if loaded.recipe.training.accumulation > 1 and any(isinstance(term, Relational) and term.group is None for term in terms):
-        notes.append("relational compares all samples of a batch, so the batch is not cut: set its group to save memory")
-    return notes
+    of_terms = (note for term in terms for note in term.notes(loaded.recipe.training.accumulation))
+    return [*notes, *dict.fromkeys(of_terms)]
 
 
 def _note_on_effort(request: TrainRequest, loaded: LoadedRecipe, told: Sequence[DerivedPlan]) -> list[str]:
@@ -506,10 +510,6 @@ def _note_on_effort(request: TrainRequest, loaded: LoadedRecipe, told: Sequence[
     if request.effort == "normal" or any(each.key.startswith("stages.") for each in told) or request.command != "distill":
         return []
     return [f"recipe {loaded.recipe.name} says how many epochs the student has: --effort {request.effort} does not change that"]
-
-
-def _looks_at_cls(loss: LossBlock) -> bool:
-    return getattr(loss, "tokens", None) == "cls" or getattr(loss, "states", None) == "cls"
 
 
 def _tokens_per_sample(task: Task, tokenizer: Any, max_length: int) -> float:

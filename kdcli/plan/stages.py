@@ -7,52 +7,57 @@ from collections.abc import Sequence
 from typing import Literal
 
 from kdcli.errors import did_you_mean
-from kdcli.plan.plan import StagePlan, TermPlan
-from kdcli.plan.terms import Models, compares_layers, plan_term
+from kdcli.losses.registry import term_class
+from kdcli.plan.plan import StagePlan
 from kdcli.recipe.document import KeyPath
-from kdcli.recipe.schema import RandomLayers, Stage, Training, settled
+from kdcli.recipe.planned import TermPlan, plan_term
+from kdcli.recipe.planning import Models
+from kdcli.recipe.registry import Loss
+from kdcli.recipe.schema import Recipe, Stage, Training, settled
 
 Place = int | str
 
 
-def plan_stages(phase: str, models: Models, rows_per_epoch: int) -> list[StagePlan]:
+def plan_stages(phase: str, recipe: Recipe, models: Models, rows_per_epoch: int) -> list[StagePlan]:
     """Every stage of one training, with every mistake in it noted.
 
     Args:
         phase: the training's name.
-        models: recipe, teachers and student.
+        recipe: whose stages they are.
+        models: teachers and student.
         rows_per_epoch: training samples.
+
+    Raises:
+        TypeError: no term computes one of the losses.
     """
     planned: list[StagePlan] = []
-    for row, stage in enumerate(models.loaded.recipe.stages):
+    for row, stage in enumerate(recipe.stages):
         path: KeyPath = ("stages", row)
         before = models.problems.noted
         terms = [
-            plan_term(loss, (*path, "objective", place), models)
-            for place, loss in enumerate(stage.objective)
-            if not loss.is_off
+            _planned(loss, (*path, "objective", place), models) for place, loss in enumerate(stage.objective) if not loss.is_off
         ]
         _check_stage(stage, terms, path, models)
         expanded = [] if models.problems.noted > before else _expanded(stage, terms)
-        taken = [other.name for other in models.loaded.recipe.stages if other is not stage]
+        taken = [other.name for other in recipe.stages if other is not stage]
         for name, chosen in expanded:
             if name in taken:
-                models.problems.add(
-                    models.where((*path, "expand")),
+                models.refuse(
+                    (*path, "expand"),
                     f"makes a stage {name}, and another one has that name",
                     expected="names that differ from " + ", ".join(made for made, _ in expanded),
                 )
             if stage.until is not None and stage.until.loss not in [term.loss.label for term in chosen]:
-                models.problems.add(
-                    models.where((*path, "until", "loss")),
+                models.refuse(
+                    (*path, "until", "loss"),
                     f"stage {name} has no loss {stage.until.loss!r} once it is expanded",
                     expected="a loss on every layer that the stage is expanded over",
                     remedy="one of " + ", ".join(term.loss.label for term in chosen),
                 )
-            planned.append(_stage(phase, name, stage, chosen, models, rows_per_epoch))
+            planned.append(_stage(phase, name, stage, chosen, recipe.training, models, rows_per_epoch))
             if not planned[-1].moves:
-                models.problems.add(
-                    models.where((*path, "freeze")),
+                models.refuse(
+                    (*path, "freeze"),
                     f"stage {name} trains nothing",
                     expected="a part of the student that its losses reach and that is not frozen",
                     found=f"losses reach {brief_places(_reached(chosen, models))}; frozen: {brief_places(stage.freeze)}",
@@ -60,50 +65,61 @@ def plan_stages(phase: str, models: Models, rows_per_epoch: int) -> list[StagePl
     return planned
 
 
+def _planned(loss: Loss, path: KeyPath, models: Models) -> TermPlan:
+    """A term as it will be trained; a loss that nothing computes is found out here, not after hours of training."""
+    term_class(type(loss))
+    return plan_term(loss, path, models)
+
+
 def _check_stage(stage: Stage, terms: Sequence[TermPlan], path: KeyPath, models: Models) -> None:
     labels = [term.loss.label for term in terms]
     if not terms:
-        models.problems.add(
-            models.where((*path, "objective")),
+        models.refuse(
+            (*path, "objective"),
             f"stage {stage.name} trains nothing: the weights of its losses sum to zero",
             expected="a weight above 0 at least",
         )
     for label in sorted({label for label in labels if labels.count(label) > 1}):
         if not all(term.loss.name is None for term in terms if term.loss.label == label):
-            models.problems.add(models.where((*path, "objective")), f"two terms have the name {label!r}")
+            models.refuse((*path, "objective"), f"two terms have the name {label!r}")
     if stage.until is not None and stage.until.loss not in labels:
-        models.problems.add(
-            models.where((*path, "until", "loss")),
+        models.refuse(
+            (*path, "until", "loss"),
             f"stage {stage.name} has no loss {stage.until.loss!r}",
             expected="one of " + ", ".join(labels),
             remedy=did_you_mean(stage.until.loss, labels),
         )
-    if stage.expand is not None and not any(compares_layers(term.loss) for term in terms):
-        models.problems.add(
-            models.where((*path, "expand")),
+    if stage.expand is not None and not any(term.loss.compares_layers for term in terms):
+        models.refuse(
+            (*path, "expand"),
             "there is no loss on layers in this stage to be expanded",
             expected="attention-kl, hidden-cosine or another loss that compares layers",
             found=", ".join(labels),
         )
     layers = [place for place in stage.freeze if isinstance(place, int)]
-    depth = models.student.plan.layers
+    depth = models.student.layers
     for layer in layers:
         if layer > depth:
-            models.problems.add(
-                models.where((*path, "freeze")), f"student layer {layer} does not exist", expected=f"1..{depth}"
-            )
-    groups = getattr(models.student.config, "num_hidden_groups", depth)
+            models.refuse((*path, "freeze"), f"student layer {layer} does not exist", expected=f"1..{depth}")
+    groups = models.student.weight_groups
     if layers and groups < depth and set(layers) != set(range(1, depth + 1)):
-        models.problems.add(
-            models.where((*path, "freeze")),
-            f"the layers of {models.student.plan.model_type} share their weights",
+        models.refuse(
+            (*path, "freeze"),
+            f"the layers of {models.student.model_type} share their weights",
             expected=f"all layers 1..{depth}, or none",
             found=brief_places(layers),
         )
 
 
-def _stage(phase: str, name: str, stage: Stage, terms: Sequence[TermPlan], models: Models, rows_per_epoch: int) -> StagePlan:
-    training = models.loaded.recipe.training
+def _stage(
+    phase: str,
+    name: str,
+    stage: Stage,
+    terms: Sequence[TermPlan],
+    training: Training,
+    models: Models,
+    rows_per_epoch: int,
+) -> StagePlan:
     frozen = set(stage.freeze)
     return StagePlan(
         phase=phase,
@@ -159,19 +175,10 @@ def _restricted(term: TermPlan, layers: set[int]) -> TermPlan | None:
 
 def _reached(terms: Sequence[TermPlan], models: Models) -> list[Place]:
     """The parts of the student, from the bottom up, that the gradient of any of the terms reaches, shared weights included."""
-    depth = models.student.plan.layers
-    highest = -1
-    for term in terms:
-        if isinstance(term.loss, RandomLayers):
-            deepest = max(models.depth(name) for name in term.teachers)
-            reach = min(max(1, depth - 1), max(1, deepest - 1))
-        elif compares_layers(term.loss):
-            reach = max((layer for pairs in term.layers.values() for layer in pairs), default=-1)
-        else:
-            reach = depth + 1
-        highest = max(highest, reach)
+    depth = models.student.layers
+    highest = max((term.loss.reach(term.layers, term.teachers, models) for term in terms), default=-1)
     places: list[Place] = ["embeddings", *range(1, depth + 1), "head"]
-    groups = getattr(models.student.config, "num_hidden_groups", depth)
+    groups = models.student.weight_groups
     shared = {(layer - 1) * groups // depth for layer in range(1, min(highest, depth) + 1)}
     also = {layer for layer in range(1, depth + 1) if (layer - 1) * groups // depth in shared}
     return [place for row, place in enumerate(places) if row <= highest or place in also]

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from kdcli.recipe.schema import NamedLayerMap
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from kdcli.recipe.blocks import form_of
+
+NamedLayerMap = Literal["uniform", "first", "last", "skip", "last-intermediate", "middle", "top", "embeddings"]
+LayerPairs = Annotated[
+    dict[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]],
+    Field(min_length=1, description="student layer: teacher layer; 0 is the embeddings, 1 the first block"),
+]
+TeacherLayers = Annotated[Annotated[NamedLayerMap, Tag("<name>")] | Annotated[LayerPairs, Tag("<map>")], Discriminator(form_of)]
+Layers = Annotated[
+    Annotated[NamedLayerMap, Tag("<name>")] | Annotated[dict[str, TeacherLayers], Field(min_length=1), Tag("<map>")],
+    Discriminator(form_of),
+]
 
 
 class LayerMapError(ValueError):

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ValidationError
 from kdcli.errors import Problem, RequestError, did_you_mean
 from kdcli.recipe.catalogue import read
 from kdcli.recipe.document import Document, Key, KeyPath, Override, at, brief, expanded, parse, put
-from kdcli.recipe.schema import LossBlock, Recipe
+from kdcli.recipe.loss import LossBlock
+from kdcli.recipe.registry import losses
+from kdcli.recipe.schema import Recipe
 from kdcli.recipe.words import allowed
 
 Block = TypeVar("Block", bound=BaseModel)
@@ -219,17 +221,16 @@ def _bare(annotation: Any) -> Any:
 
 
 def _model(annotation: Any, data: Any) -> type[BaseModel] | None:
-    """The block that an annotation stands for; of a union of losses, the one whose ``loss`` is written in the data."""
+    """The block that an annotation stands for; for a loss, the one whose name is written in the data."""
     annotation = _bare(annotation)
+    if annotation is LossBlock:
+        name = data.get("loss") if isinstance(data, dict) else None
+        return next((loss for loss in losses() if loss.loss_name() == name), None)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) in (Union, UnionType) and isinstance(data, dict):
         for member in get_args(annotation):
             model = _model(member, data)
-            if model is not None and (not issubclass(model, LossBlock) or data.get("loss") in _loss_names(model)):
+            if model is not None:
                 return model
     return None
-
-
-def _loss_names(model: type[LossBlock]) -> tuple[str, ...]:
-    return get_args(model.model_fields["loss"].annotation)

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from kdcli.recipe import schema
+from kdcli.recipe.blocks import Schedule
 from kdcli.recipe.catalogue import SCHEMA, remarks, shipped
 from kdcli.recipe.loading import load
-from kdcli.recipe.schema import LossBlock, Recipe
+from kdcli.recipe.loss import LossBlock
+from kdcli.recipe.losses.projection import Projection
+from kdcli.recipe.registry import losses
+from kdcli.recipe.schema import Recipe
 from kdcli.recipe.words import allowed
 
-_LOSSES: tuple[type[LossBlock], ...] = get_args(get_args(schema.Loss)[0])
 _BLOCKS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A recipe", Recipe),
     ("teachers", schema.Teachers),
@@ -31,8 +34,8 @@ _BLOCKS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("stages.until", schema.Until),
     ("training", schema.Training),
     ("training.optimizer", schema.Optimizer),
-    ("A projection", schema.Projection),
-    ("A value that changes over a stage", schema.Schedule),
+    ("A projection", Projection),
+    ("A value that changes over a stage", Schedule),
 )
 
 
@@ -55,10 +58,9 @@ def key_tables() -> str:
         parts.append(f"{heading}\n\n{_about(block)}\n\n{_table(block.model_fields)}")
     common = LossBlock.model_fields
     parts.append(f"### Losses: what all of them have\n\n{_table(common)}")
-    for loss in _LOSSES:
-        (name,) = get_args(loss.model_fields["loss"].annotation)
+    for loss in losses():
         own = {key: info for key, info in loss.model_fields.items() if key not in common and key != "loss"}
-        parts.append(f"### `loss: {name}`\n\n{_about(loss)}" + (f"\n\n{_table(own)}" if own else ""))
+        parts.append(f"### `loss: {loss.loss_name()}`\n\n{_about(loss)}" + (f"\n\n{_table(own)}" if own else ""))
     return "\n\n".join(parts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from kdcli.recipe.schema import Schedule
+from kdcli.recipe.blocks import Schedule
 
 
 @dataclass(frozen=True)

@@ -3,123 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator
+
+from kdcli.recipe.blocks import MOST, Block, PositiveNumber, form_of
+from kdcli.recipe.layers import Layers
+from kdcli.recipe.loss import LossBlock, TeacherLoss
+from kdcli.recipe.registry import Loss
 
 Pooling = Literal["attention", "cls", "mean"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-NamedLayerMap = Literal["uniform", "first", "last", "skip", "last-intermediate", "middle", "top", "embeddings"]
-Tokens = Literal["all", "cls", "mean"]
-Relation = Literal["queries", "keys", "values"]
 FIRST_TEACHER = "first-teacher"
 SCRATCH = "scratch"
 AS_LARGE_AS_TEACHER = "teacher"
 MIDWAY = "midway"
 _MOST_EPOCHS = 10_000
-_MOST = 1_000_000
 
 
-class Block(BaseModel):
-    """A block of a recipe: immutable, and strict about its keys and the types of its values."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-def _shape(value: Any) -> str:
-    if isinstance(value, dict | BaseModel):
-        return "<map>"
-    if isinstance(value, list):
-        return "<list>"
-    return "<number>" if isinstance(value, int | float) and not isinstance(value, bool) else "<name>"
-
-
-LayerPairs = Annotated[
-    dict[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]],
-    Field(min_length=1, description="student layer: teacher layer; 0 is the embeddings, 1 the first block"),
-]
-TeacherLayers = Annotated[Annotated[NamedLayerMap, Tag("<name>")] | Annotated[LayerPairs, Tag("<map>")], Discriminator(_shape)]
-Layers = Annotated[
-    Annotated[NamedLayerMap, Tag("<name>")] | Annotated[dict[str, TeacherLayers], Field(min_length=1), Tag("<map>")],
-    Discriminator(_shape),
-]
 LayerChoice = Annotated[
     Annotated[Literal["first", "last", "uniform", "matched"], Tag("<name>")]
     | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), Tag("<list>")],
-    Discriminator(_shape),
-]
-HeadPairs = Annotated[
-    dict[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]],
-    Field(min_length=1, description="student head: teacher head, both from 1"),
-]
-TeacherHeads = Annotated[
-    Annotated[Literal["auto", "match", "mean"], Tag("<name>")] | Annotated[HeadPairs, Tag("<map>")], Discriminator(_shape)
-]
-Heads = Annotated[
-    Annotated[Literal["auto", "match", "mean"], Tag("<name>")]
-    | Annotated[dict[str, TeacherHeads], Field(min_length=1), Tag("<map>")],
-    Discriminator(_shape),
-]
-
-
-class Schedule(Block):
-    """A value that changes while a stage is trained."""
-
-    start: Annotated[
-        Annotated[Annotated[float, Field(ge=0)], Tag("<number>")] | Annotated[Literal["share"], Tag("<name>")],
-        Discriminator(_shape),
-    ] = Field(
-        alias="from",
-        description="value at the beginning; share: the last value divided by the number of steps (or epochs) of the stage, "
-        "so that a linear rise goes 1/E, 2/E, … of it, whatever the number E",
-    )
-    to: float = Field(ge=0, description="value at the end")
-    shape: Literal["linear", "cosine", "exponential"] = Field("linear", description="how it gets from one to the other")
-    begin: float = Field(0.0, ge=0, le=1, description="fraction of the stage before which it keeps its first value")
-    end: float = Field(1.0, ge=0, le=1, description="fraction of the stage after which it keeps its last value")
-    every: Literal["step", "epoch"] = Field("step", description="when it changes")
-
-    @model_validator(mode="after")
-    def _goes_forward(self) -> Schedule:
-        if self.begin >= self.end:
-            raise ValueError(f"begin must be before end, found {self.begin:g} and {self.end:g}")
-        if self.shape == "exponential" and min(self.first(1), self.to) <= 0:
-            raise ValueError("an exponential schedule needs values above 0 on both ends")
-        return self
-
-    def first(self, whole: int) -> float:
-        """The value at the beginning of ``whole`` steps or epochs."""
-        return self.to / whole if self.start == "share" else float(self.start)
-
-    @property
-    def stays_zero(self) -> bool:
-        """Whether it is 0 from beginning to end."""
-        return self.to == self.first(1) == 0
-
-
-Number = Annotated[float, Field(ge=0)]
-PositiveNumber = Annotated[float, Field(gt=0)]
-Changing = Annotated[Annotated[Number, Tag("<number>")] | Annotated[Schedule, Tag("<map>")], Discriminator(_shape)]
-PositiveChanging = Annotated[
-    Annotated[PositiveNumber, Tag("<number>")] | Annotated[Schedule, Tag("<map>")], Discriminator(_shape)
+    Discriminator(form_of),
 ]
 Auto = Literal["auto"]
 AUTO: Auto = "auto"  # a value that the plan derives from the rows, the classes, the models and the effort
 Epochs = Annotated[
     Annotated[Annotated[float, Field(gt=0, le=_MOST_EPOCHS)], Tag("<number>")] | Annotated[Auto, Tag("<name>")],
-    Discriminator(_shape),
+    Discriminator(form_of),
 ]
-Rate = Annotated[Annotated[PositiveNumber, Tag("<number>")] | Annotated[Auto, Tag("<name>")], Discriminator(_shape)]
+Rate = Annotated[Annotated[PositiveNumber, Tag("<number>")] | Annotated[Auto, Tag("<name>")], Discriminator(form_of)]
 BatchSize = Annotated[
-    Annotated[Annotated[int, Field(ge=1, le=_MOST)], Tag("<number>")] | Annotated[Auto, Tag("<name>")], Discriminator(_shape)
+    Annotated[Annotated[int, Field(ge=1, le=MOST)], Tag("<number>")] | Annotated[Auto, Tag("<name>")], Discriminator(form_of)
 ]
 Evaluations = Annotated[
-    Annotated[Annotated[float, Field(gt=0, le=_MOST)], Tag("<number>")] | Annotated[Auto, Tag("<name>")],
-    Discriminator(_shape),
+    Annotated[Annotated[float, Field(gt=0, le=MOST)], Tag("<number>")] | Annotated[Auto, Tag("<name>")],
+    Discriminator(form_of),
 ]
 Patience = Annotated[
-    Annotated[Annotated[int, Field(ge=1, le=_MOST)], Tag("<number>")] | Annotated[Auto | None, Tag("<name>")],
-    Discriminator(_shape),
+    Annotated[Annotated[int, Field(ge=1, le=MOST)], Tag("<number>")] | Annotated[Auto | None, Tag("<name>")],
+    Discriminator(form_of),
 ]
 
 
@@ -187,208 +110,6 @@ class Student(Block):
     init: StudentInit = Field(default_factory=StudentInit, description="the source of its first weights")
 
 
-class Projection(Block):
-    """A learnable linear map that brings two widths together; it belongs to the objective, not to the student."""
-
-    side: Literal["teacher", "student"] = Field("student", description="whose states are projected")
-    share: Literal["per-layer", "per-teacher"] = Field(
-        "per-layer", description="one matrix per matched pair of layers, or one per teacher"
-    )
-
-
-ProjectionChoice = Annotated[
-    Annotated[Literal["auto"] | None, Tag("<name>")] | Annotated[Projection, Tag("<map>")], Discriminator(_shape)
-]
-
-
-class LossBlock(Block):
-    """What every loss term has."""
-
-    name: str | None = Field(None, min_length=1, pattern=r"^[\w-]+$", description="name in logs; null: that of the loss")
-    weight: Changing = Field(1.0, description="factor of this term in the sum; a term of weight 0 is not computed")
-
-    @property
-    def label(self) -> str:
-        """The name in logs."""
-        return self.name or str(self.loss)  # type: ignore[attr-defined]
-
-    @property
-    def is_off(self) -> bool:
-        """Whether its weight is 0 throughout, so that it is not computed."""
-        weight = self.weight
-        return weight.stays_zero if isinstance(weight, Schedule) else weight == 0
-
-
-class TeacherLoss(LossBlock):
-    """What every loss term has that looks at teachers."""
-
-    teachers: list[str] | None = Field(None, min_length=1, description="names of the teachers that it looks at; null: all")
-    teacher_reduction: Literal["mean", "sum"] = Field("mean", description="how the teachers' values become one")
-
-
-class LayerLoss(TeacherLoss):
-    """What every loss term has that compares layers."""
-
-    layers: Layers | None = Field(
-        None, description="which teacher layer supervises which student layer, for this term; null: the recipe's layers"
-    )
-    layer_reduction: Literal["sum", "mean"] = Field("sum", description="how the layers' values become one")
-
-
-class HardLabels(LossBlock):
-    """Cross-entropy against the gold label; rows without one are left out."""
-
-    loss: Literal["hard-labels"]
-
-
-class SoftLabels(TeacherLoss):
-    """Distance from the teachers' class distributions."""
-
-    loss: Literal["soft-labels"]
-    divergence: Literal["cross-entropy", "kl", "reverse-kl", "js", "tv"] = Field(
-        "cross-entropy",
-        description="cross-entropy or KL divergence of the student from the teacher (same gradient), KL the other way round, "
-        "Jensen–Shannon divergence, total variation distance",
-    )
-    temperature: PositiveChanging = Field(1.0, description="divides both sides' logits")
-    temperature_squared: bool = Field(False, description="multiply by t², as Hinton et al. (2015) do")
-    weighting: Annotated[
-        Annotated[Literal["uniform", "inverse-error", "softmax-error", "confidence", "agreement", "uncertainty"], Tag("<name>")]
-        | Annotated[dict[str, Number], Field(min_length=1), Tag("<map>")],
-        Discriminator(_shape),
-    ] = Field(
-        "uniform",
-        description="how much each teacher counts on a sample: uniform; inverse-error 1/(1+CE); softmax-error "
-        "N·softmax over the N teachers of −CE; confidence (largest probability); agreement (1 − total variation from the "
-        "mean of the others); uncertainty (unsure student: the smallest teacher, sure: the largest); or a map of "
-        "teacher: weight",
-    )
-    normalise_weights: bool = Field(False, description="scale a sample's weights so that their mean over the teachers is 1")
-    scale: Literal["none", "correctness", "agreement", "disagreement"] = Field(
-        "none",
-        description="a further factor per sample: correctness 1/(1+CE) of the teachers' mean distribution, the teachers' mean "
-        "agreement, or disagreement (1 − agreement; 1 with a single teacher)",
-    )
-    unlabelled_weighting: Literal["uniform", "confidence", "agreement"] | None = Field(
-        None, description="weighting on samples without a gold label; null: the same as on the others"
-    )
-    unlabelled_scale: Literal["none", "agreement", "disagreement"] | None = Field(
-        None, description="scale on samples without a gold label; null: the same as on the others"
-    )
-    min_uncertainty: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="leave out samples on which the student's entropy, divided by log C, is below this",
-    )
-    draw: Literal["uniform", "ranked"] | None = Field(
-        None, description="ask one teacher per step, drawn with equal chances or with chances by rank of dev score"
-    )
-
-
-class LogitsMse(TeacherLoss):
-    """Mean squared difference of the logits."""
-
-    loss: Literal["logits-mse"]
-    factor: Changing = Field(1.0, description="multiplies the teacher's logits")
-
-
-class HiddenMse(LayerLoss):
-    """Mean squared error between matched hidden states, mean over tokens and width."""
-
-    loss: Literal["hidden-mse"]
-    tokens: Tokens = Field("all", description="all real tokens, the first one ([CLS]), or their mean")
-    normalise: bool = Field(False, description="divide each state by its length first")
-    projection: ProjectionChoice = Field(
-        "auto", description="the learnable map between the widths; auto: on the student's side where they differ; null: none"
-    )
-
-
-class HiddenCosine(LayerLoss):
-    """One minus the cosine of matched hidden states, mean over tokens."""
-
-    loss: Literal["hidden-cosine"]
-    tokens: Tokens = Field("cls", description="all real tokens, the first one ([CLS]), or their mean")
-    projection: ProjectionChoice = Field(
-        "auto", description="the learnable map between the widths; auto: on the student's side where they differ; null: none"
-    )
-
-
-class AttentionKl(LayerLoss):
-    """KL divergence of the student's attention from the teacher's, mean over query tokens and heads."""
-
-    loss: Literal["attention-kl"]
-    heads: Heads = Field(
-        "auto",
-        description="match (equal numbers), mean over heads on both sides, a map of student head: teacher head under the "
-        "teacher's name, or auto: match where the numbers are equal, else mean",
-    )
-
-
-class AttentionMse(LayerLoss):
-    """Mean squared error between attention scores before the softmax, mean over heads and real cells."""
-
-    loss: Literal["attention-mse"]
-    heads: Heads = Field("auto", description="as for attention-kl")
-
-
-class RelationKl(LayerLoss):
-    """KL divergence between relations of tokens inside the attention, softmax(XXᵀ/√d), mean over tokens and heads."""
-
-    loss: Literal["relation-kl"]
-    relations: list[Relation] = Field(["queries", "keys", "values"], min_length=1, description="which projections X")
-    relation_heads: Annotated[
-        Annotated[Literal["auto"] | None, Tag("<name>")] | Annotated[int, Field(ge=1), Tag("<number>")], Discriminator(_shape)
-    ] = Field(
-        "auto",
-        description="heads that the width is cut into for this; auto: 48 as in the paper, or the largest number below that "
-        "divides both widths; null: the attention's own, which must match",
-    )
-    layers: Layers | None = Field("top", description="which teacher layer supervises which student layer")
-
-
-class Relational(LayerLoss):
-    """Distances and angles between samples, compared with the teacher's (relational knowledge distillation)."""
-
-    loss: Literal["relational"]
-    states: Literal["cls", "mean", "logits"] = Field("mean", description="what stands for a sample")
-    distance_weight: float = Field(1.0, ge=0, description="factor of the distances")
-    angle_weight: float = Field(2.0, ge=0, description="factor of the angles")
-    group: int | None = Field(
-        None,
-        ge=3,
-        le=_MOST,
-        description="compare within groups of this many samples; null: within the whole batch, which is not cut",
-    )
-    layers: Layers | None = Field("top", description="which teacher layer supervises which student layer")
-
-
-class RandomLayers(TeacherLoss):
-    """Pooled states of teacher layers that are drawn anew every epoch, projected to a small width and normalised."""
-
-    loss: Literal["random-layers"]
-    width: int = Field(128, ge=1, le=65_536, description="width that both sides are projected to")
-    form: Literal["layer-wise", "concatenated"] = Field(
-        "layer-wise", description="compare layer by layer, or all in one vector"
-    )
-
-
-LayeredLoss = HiddenMse | HiddenCosine | AttentionKl | AttentionMse | RelationKl | Relational
-Loss = Annotated[
-    HardLabels
-    | SoftLabels
-    | LogitsMse
-    | HiddenMse
-    | HiddenCosine
-    | AttentionKl
-    | AttentionMse
-    | RelationKl
-    | Relational
-    | RandomLayers,
-    Field(discriminator="loss"),
-]
-
-
 class Until(Block):
     """A rule for moving on before the epochs are over."""
 
@@ -416,7 +137,7 @@ class Stage(Block):
     freeze: list[
         Annotated[
             Annotated[Literal["embeddings", "head"], Tag("<name>")] | Annotated[int, Field(ge=1), Tag("<number>")],
-            Discriminator(_shape),
+            Discriminator(form_of),
         ]
     ] = Field(
         default_factory=list, description="parts of the student that stay as they are: embeddings, head, numbers of layers"
@@ -431,7 +152,7 @@ class Stage(Block):
 
 
 Copies = Annotated[
-    Annotated[Annotated[int, Field(ge=0, le=1000)], Tag("<number>")] | Annotated[Auto, Tag("<name>")], Discriminator(_shape)
+    Annotated[Annotated[int, Field(ge=0, le=1000)], Tag("<number>")] | Annotated[Auto, Tag("<name>")], Discriminator(form_of)
 ]
 
 
@@ -472,8 +193,8 @@ class Training(Block):
     )
     optimizer: Optimizer = Field(default_factory=Optimizer, description="the optimiser and its constants")
     batch_size: BatchSize = Field(AUTO, description="samples per optimiser step, over all processes; auto: by the rows")
-    accumulation: int = Field(1, ge=1, le=_MOST, description="parts that each step's batch is cut into, to save memory")
-    max_length: int = Field(128, ge=4, le=_MOST, description="tokens per text, special tokens included")
+    accumulation: int = Field(1, ge=1, le=MOST, description="parts that each step's batch is cut into, to save memory")
+    max_length: int = Field(128, ge=4, le=MOST, description="tokens per text, special tokens included")
     precision: Precision = Field("auto", description="auto takes bf16 where the machine has it in hardware")
     weight_decay: float = Field(0.01, ge=0, description="decay of the weights; none on biases and norms")
     warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps in which the rate rises")
@@ -536,7 +257,7 @@ class Recipe(Block):
 
     def weights_by_error(self) -> bool:
         """Whether a term weights its teachers by their errors on gold labels."""
-        return any(isinstance(term, SoftLabels) and bool(by_error(term)) for term in self.terms())
+        return any(term.by_error() for term in self.terms())
 
 
 _Settled = TypeVar("_Settled", int, float)
@@ -546,14 +267,3 @@ def settled(value: _Settled | Auto) -> _Settled:
     """A value of a plan's recipe, where nothing is left to be derived."""
     assert not isinstance(value, str)
     return value
-
-
-def by_error(term: SoftLabels) -> list[str]:
-    """The keys by which a term looks at the teachers' errors on gold labels; none if it does not."""
-    asks = {"weighting": term.weighting in ("inverse-error", "softmax-error"), "scale": term.scale == "correctness"}
-    return [key for key, asked in asks.items() if asked]
-
-
-def by_error_without_labels(term: SoftLabels) -> list[str]:
-    """Those of :func:`by_error` that say nothing of what to do with samples without a gold label."""
-    return [key for key in by_error(term) if getattr(term, f"unlabelled_{key}") is None]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from kdcli.recipe.schema import LossBlock
+from kdcli.recipe.loss import LossBlock
 
 _SIGNS = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
 _PLAIN: dict[Any, str] = {Any: "any value", int: "whole number", float: "number", str: "text", bool: "true / false"}
@@ -38,12 +38,8 @@ def _names(annotation: Any) -> Iterator[str]:
         limits = "".join(f" {limit}" for limit in _limits(metadata))
         yield from (name + limits for name in _names(inner))
     elif origin in (Union, UnionType):
-        members = get_args(annotation)
-        if all(_is_loss(member) for member in members):
-            yield "a loss"
-        else:
-            for member in members:
-                yield from _names(member)
+        for member in get_args(annotation):
+            yield from _names(member)
     elif origin is Literal:
         yield " / ".join(f"`{choice}`" for choice in get_args(annotation))
     elif origin is list:
@@ -54,14 +50,12 @@ def _names(annotation: Any) -> Iterator[str]:
         yield f"map of {' or '.join(_names(key))}: {' or '.join(_names(value))}"
     elif annotation in (NoneType, None):
         yield "null"
+    elif annotation is LossBlock:
+        yield "a loss"
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield _BLOCKS.get(annotation.__name__, "a block")
     else:
         yield _PLAIN[annotation]
-
-
-def _is_loss(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, LossBlock)
 
 
 def _limits(metadata: Iterable[Any]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, WithJsonSchema, field_validator, model_validator
 
-from kdcli.recipe.schema import Block
+from kdcli.recipe.blocks import Block
 
 DEFAULT_TRIALS = 20
 OWN_STORAGE = "sqlite"

@@ -27,19 +27,25 @@ from kdcli.engine.objective import ParameterKind
 from kdcli.engine.optimisation import RateSchedule
 from kdcli.engine.phase import Phase, Scores, Stage
 from kdcli.engine.runtime import make_accelerator
-from kdcli.losses.attention import AttentionKlTerm, AttentionMseTerm, RelationKlTerm
-from kdcli.losses.hidden import HiddenCosineTerm, HiddenMseTerm
-from kdcli.losses.labels import HardLabelsTerm, LogitsMseTerm, SoftLabelsTerm
+from kdcli.losses.attention_kl import AttentionKlTerm
+from kdcli.losses.attention_mse import AttentionMseTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
+from kdcli.losses.hidden_cosine import HiddenCosineTerm
+from kdcli.losses.hidden_mse import HiddenMseTerm
+from kdcli.losses.logits_mse import LogitsMseTerm
 from kdcli.losses.projection import Projections
 from kdcli.losses.random_layers import RandomLayersTerm
+from kdcli.losses.relation_kl import RelationKlTerm
 from kdcli.losses.relational import RelationalTerm
+from kdcli.losses.soft_labels import SoftLabelsTerm
 from kdcli.losses.term import Term
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_encoder, load_tokenizer
 from kdcli.models.output import Output, Wanted
 from kdcli.models.student import STUDENT, Size, StudentLearner, build_student, student_config
 from kdcli.models.teachers import Ensemble, Teacher
-from kdcli.recipe.schema import Schedule, Training, Until
+from kdcli.recipe.blocks import Schedule
+from kdcli.recipe.schema import Training, Until
 
 Terms = Callable[[Projections], list[Term]]
 T = TypeVar("T", bound=Event)

@@ -11,8 +11,11 @@ import pytest
 from torch import Tensor
 
 from kdcli.engine.events import Event, StepDone
-from kdcli.losses.attention import AttentionKlTerm, AttentionMseTerm, RelationKlTerm
-from kdcli.losses.hidden import HiddenCosineTerm, HiddenMseTerm
+from kdcli.losses.attention_kl import AttentionKlTerm
+from kdcli.losses.attention_mse import AttentionMseTerm
+from kdcli.losses.hidden_cosine import HiddenCosineTerm
+from kdcli.losses.hidden_mse import HiddenMseTerm
+from kdcli.losses.relation_kl import RelationKlTerm
 from kdcli.losses.relational import RelationalTerm
 from tests.engine.phases import (
     WIDTHS,

@@ -16,7 +16,8 @@ from kdcli.engine.events import CheckpointWritten, Evaluated, Event, Logged, Not
 from kdcli.engine.inference import predict
 from kdcli.engine.objective import ParameterKind
 from kdcli.engine.phase import Scores
-from kdcli.losses.labels import HardLabelsTerm, SoftLabelsTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
+from kdcli.losses.soft_labels import SoftLabelsTerm
 from kdcli.losses.term import Outputs
 from kdcli.models.student import STUDENT
 from tests.engine.by_hand import CLIP, DECAY, plainly_trained

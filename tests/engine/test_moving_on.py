@@ -12,8 +12,8 @@ import pytest
 
 from kdcli.engine.events import CheckpointWritten, Evaluated, Logged, Note, PhaseDone, StepDone
 from kdcli.engine.phase import Phase
-from kdcli.losses.hidden import HiddenMseTerm
-from kdcli.losses.labels import HardLabelsTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
+from kdcli.losses.hidden_mse import HiddenMseTerm
 from kdcli.losses.projection import Projections
 from kdcli.losses.term import Reduction, Term
 from kdcli.models.student import STUDENT

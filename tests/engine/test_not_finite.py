@@ -19,13 +19,14 @@ from kdcli.engine.loop import Trainer
 from kdcli.engine.stage_run import StageRun
 from kdcli.engine.teaching import Teaching, stores_for
 from kdcli.errors import InterruptedRunError, RunFailedError
-from kdcli.losses.hidden import HiddenMseTerm
-from kdcli.losses.labels import HardLabelsTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
+from kdcli.losses.hidden_mse import HiddenMseTerm
 from kdcli.losses.projection import Projections
 from kdcli.losses.term import Outputs, Term
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
-from kdcli.recipe.schema import Schedule, Until
+from kdcli.recipe.blocks import Schedule
+from kdcli.recipe.schema import Until
 from tests.engine.phases import (
     WIDTHS,
     Material,

@@ -9,10 +9,11 @@ import torch
 
 from kdcli.data.batching import Batch
 from kdcli.engine.objective import Objective
-from kdcli.losses.hidden import HiddenMseTerm
-from kdcli.losses.labels import HardLabelsTerm, SoftLabelsTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
+from kdcli.losses.hidden_mse import HiddenMseTerm
 from kdcli.losses.projection import Projections
 from kdcli.losses.relational import RelationalTerm
+from kdcli.losses.soft_labels import SoftLabelsTerm
 from kdcli.losses.term import Outputs
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT

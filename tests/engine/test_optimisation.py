@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kdcli.engine.objective import Objective
 from kdcli.engine.optimisation import RateSchedule, make_optimizer, rate_factor
-from kdcli.losses.labels import HardLabelsTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
 from kdcli.losses.projection import Projections
 from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_encoder

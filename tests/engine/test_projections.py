@@ -11,7 +11,8 @@ from torch import Tensor
 
 from kdcli.engine.events import Event, StepDone
 from kdcli.errors import InterruptedRunError
-from kdcli.losses.hidden import HiddenCosineTerm, HiddenMseTerm
+from kdcli.losses.hidden_cosine import HiddenCosineTerm
+from kdcli.losses.hidden_mse import HiddenMseTerm
 from kdcli.losses.projection import Projections
 from kdcli.losses.random_layers import RandomLayersTerm
 from kdcli.losses.term import Term

@@ -12,12 +12,13 @@ import torch
 
 from kdcli.engine.events import Logged
 from kdcli.engine.objective import ParameterKind
-from kdcli.losses.hidden import HiddenMseTerm
-from kdcli.losses.labels import HardLabelsTerm, SoftLabelsTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
+from kdcli.losses.hidden_mse import HiddenMseTerm
 from kdcli.losses.projection import Projections
+from kdcli.losses.soft_labels import SoftLabelsTerm
 from kdcli.losses.term import Term
+from kdcli.recipe.blocks import Schedule
 from kdcli.recipe.schedule import Moment, value_at
-from kdcli.recipe.schema import Schedule
 from tests.engine.by_hand import CLIP, DECAY, Make, plainly_trained
 from tests.engine.phases import (
     PAIRS,

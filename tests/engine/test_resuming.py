@@ -10,10 +10,11 @@ import pytest
 from kdcli.engine import checkpoint
 from kdcli.engine.events import Note, StepDone
 from kdcli.errors import InterruptedRunError
-from kdcli.losses.hidden import HiddenMseTerm
-from kdcli.losses.labels import HardLabelsTerm, SoftLabelsTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
+from kdcli.losses.hidden_mse import HiddenMseTerm
 from kdcli.losses.projection import Projections
 from kdcli.losses.random_layers import RandomLayersTerm
+from kdcli.losses.soft_labels import SoftLabelsTerm
 from kdcli.losses.term import Term
 from tests.engine.phases import (
     DEPTHS,

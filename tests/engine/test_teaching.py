@@ -18,12 +18,13 @@ from kdcli.data.batching import Samples
 from kdcli.engine.answers import KEPT_AS
 from kdcli.engine.phase import Phase, ReadsAhead, Stage
 from kdcli.engine.teaching import Teaching, stores_for, wants_of
-from kdcli.losses.attention import AttentionKlTerm
-from kdcli.losses.hidden import HiddenMseTerm
-from kdcli.losses.labels import HardLabelsTerm, SoftLabelsTerm
+from kdcli.losses.attention_kl import AttentionKlTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
+from kdcli.losses.hidden_mse import HiddenMseTerm
 from kdcli.losses.projection import Projections
 from kdcli.losses.random_layers import RandomLayersTerm
 from kdcli.losses.relational import RelationalTerm
+from kdcli.losses.soft_labels import SoftLabelsTerm
 from kdcli.losses.term import Term
 from kdcli.models.capture import serves
 from kdcli.models.head import SharedHead

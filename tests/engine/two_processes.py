@@ -12,9 +12,10 @@ import torch
 
 from kdcli.engine.events import Evaluated, Logged, Note
 from kdcli.engine.phase import Phase
-from kdcli.losses.hidden import HiddenMseTerm
-from kdcli.losses.labels import HardLabelsTerm, SoftLabelsTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
+from kdcli.losses.hidden_mse import HiddenMseTerm
 from kdcli.losses.projection import Projections
+from kdcli.losses.soft_labels import SoftLabelsTerm
 from kdcli.losses.term import Term
 from kdcli.recipe.schema import Until
 from tests.engine.phases import WIDTHS, Material, Part, Told, changing, every_loss, labels_alone, phase, trainer, weights

@@ -18,7 +18,7 @@ from kdcli.data.tokens import tokenise
 from kdcli.evaluation import insides
 from kdcli.evaluation.document import Insides, TeacherInsides
 from kdcli.evaluation.insides import insides_of
-from kdcli.losses.attention import AttentionKlTerm
+from kdcli.losses.attention_kl import AttentionKlTerm
 from kdcli.models.loading import load_tokenizer
 from kdcli.models.output import Output
 from kdcli.models.student import STUDENT, Size, StudentLearner, build_student, student_config

@@ -22,7 +22,9 @@ from kdcli.plan.request import TrainRequest
 from kdcli.recipe.catalogue import shipped
 from kdcli.recipe.document import Override
 from kdcli.recipe.loading import loads
-from kdcli.recipe.schema import HiddenMse, LayerLoss, Recipe
+from kdcli.recipe.loss import LayerLoss
+from kdcli.recipe.losses.hidden_mse import HiddenMse
+from kdcli.recipe.schema import Recipe
 
 TinyRun = tuple[Path, list[Event]]
 CPU = torch.device("cpu")

@@ -10,17 +10,25 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from kdcli.losses.attention import AttentionKlTerm, AttentionMseTerm, HeadMap, RelationKlTerm
+from kdcli.losses.attention import HeadMap
+from kdcli.losses.attention_kl import AttentionKlTerm
+from kdcli.losses.attention_mse import AttentionMseTerm
 from kdcli.losses.divergences import DIVERGENCES
-from kdcli.losses.hidden import HiddenCosineTerm, HiddenMseTerm, Side
-from kdcli.losses.labels import HardLabelsTerm, LogitsMseTerm, SoftLabelsTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
+from kdcli.losses.hidden_cosine import HiddenCosineTerm
+from kdcli.losses.hidden_mse import HiddenMseTerm
+from kdcli.losses.logits_mse import LogitsMseTerm
 from kdcli.losses.projection import Projections
 from kdcli.losses.random_layers import RandomLayersTerm
+from kdcli.losses.relation_kl import RelationKlTerm
 from kdcli.losses.relational import RelationalTerm
+from kdcli.losses.soft_labels import SoftLabelsTerm
 from kdcli.losses.term import Reduction
 from kdcli.models.student import STUDENT
+from kdcli.recipe.blocks import Schedule
+from kdcli.recipe.losses.projection import Side, Tokens
+from kdcli.recipe.losses.relation_kl import Relation
 from kdcli.recipe.schedule import Moment
-from kdcli.recipe.schema import Relation, Schedule, Tokens
 from tests.losses import reference
 from tests.losses.checks import Case, randomised
 from tests.losses.random_samples import HEADS, LAYERS, SAME_HEADS, SAME_WIDTHS, TEACHERS, THREE, WIDTHS, Array, RandomSamples

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from kdcli.losses.attention import AttentionKlTerm, AttentionMseTerm, HeadMap, RelationKlTerm
+from kdcli.losses.attention import HeadMap
+from kdcli.losses.attention_kl import AttentionKlTerm
+from kdcli.losses.attention_mse import AttentionMseTerm
 from kdcli.losses.layers import LayerTerm
+from kdcli.losses.relation_kl import RelationKlTerm
 from kdcli.models.output import Output, Wanted
 from kdcli.models.student import STUDENT
-from kdcli.recipe.schema import Relation
+from kdcli.recipe.losses.relation_kl import Relation
 from tests.losses.cases import ATTENTION, ATTENTION_PAIRS, AVERAGED, RELATIONS, TOP_PAIRS, Make
 from tests.losses.checks import (
     assert_cuts_change_nothing,

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from kdcli.losses.hidden import HiddenCosineTerm, HiddenMseTerm, HiddenTerm, Side, squared_distance
+from kdcli.losses.hidden import HiddenTerm
+from kdcli.losses.hidden_cosine import HiddenCosineTerm
+from kdcli.losses.hidden_mse import HiddenMseTerm, squared_distance
 from kdcli.losses.projection import Projections
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
-from kdcli.recipe.schema import Tokens
+from kdcli.recipe.losses.projection import Side, Tokens
 from tests.losses.cases import ALL_TOKENS, HIDDEN, PAIRS, Make
 from tests.losses.checks import (
     assert_cuts_change_nothing,

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from kdcli.losses.divergences import DIVERGENCES
-from kdcli.losses.labels import HardLabelsTerm, LogitsMseTerm, SoftLabelsTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
+from kdcli.losses.logits_mse import LogitsMseTerm
+from kdcli.losses.soft_labels import SoftLabelsTerm
 from kdcli.losses.term import Term
 from kdcli.models.output import Output, Wanted
 from kdcli.models.student import STUDENT

@@ -8,12 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kdcli.losses.attention import AttentionKlTerm, AttentionMseTerm, RelationKlTerm
-from kdcli.losses.hidden import HiddenCosineTerm, HiddenMseTerm
-from kdcli.losses.labels import HardLabelsTerm, LogitsMseTerm, SoftLabelsTerm
+from kdcli.losses.attention_kl import AttentionKlTerm
+from kdcli.losses.attention_mse import AttentionMseTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
+from kdcli.losses.hidden_cosine import HiddenCosineTerm
+from kdcli.losses.hidden_mse import HiddenMseTerm
+from kdcli.losses.logits_mse import LogitsMseTerm
 from kdcli.losses.projection import Projections
 from kdcli.losses.random_layers import RandomLayersTerm
+from kdcli.losses.relation_kl import RelationKlTerm
 from kdcli.losses.relational import RelationalTerm
+from kdcli.losses.soft_labels import SoftLabelsTerm
 from kdcli.losses.term import Reduction, Term
 from kdcli.models.output import KINDS, Output, Wanted
 from kdcli.models.student import STUDENT

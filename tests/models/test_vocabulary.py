@@ -19,7 +19,7 @@ from kdcli.data.tokens import TokenView
 from kdcli.engine.events import Event, StepDone
 from kdcli.engine.optimisation import rate_factor
 from kdcli.engine.phase import Phase, Stage
-from kdcli.losses.labels import HardLabelsTerm
+from kdcli.losses.hard_labels import HardLabelsTerm
 from kdcli.losses.term import Term
 from kdcli.models.head import SharedHead
 from kdcli.models.student import STUDENT, StudentLearner

@@ -156,7 +156,7 @@ def assert_sound(hops: list[HopPlan], depths: dict[str, int]) -> None:
             assert stage.until is None or stage.until.loss in labels
             for term in stage.terms:
                 assert set(term.teachers) <= set(hop.teachers)
-                assert (term.loss.loss == "hard-labels") == (not term.teachers)
+                assert (term.loss.loss_name() == "hard-labels") == (not term.teachers)
                 for teacher, pairs in term.layers.items():
                     assert teacher in term.teachers
                     assert pairs

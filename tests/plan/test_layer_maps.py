@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdcli.recipe.schema import NamedLayerMap
+from kdcli.recipe.layers import NamedLayerMap
 from tests.plan.desk import Maps, Shelf
 
 # (student layers, BERT of 4, RoBERTa of 6), worked out by hand

@@ -13,8 +13,9 @@ import pytest
 
 from kdcli.data.task import Task
 from kdcli.jobs.run_folder import RunFolder
-from kdcli.plan.plan import HopPlan, Plan, TermPlan
+from kdcli.plan.plan import HopPlan, Plan
 from kdcli.recipe.catalogue import shipped
+from kdcli.recipe.planned import TermPlan
 from tests.plan.desk import Desk, Maps, Shelf
 
 # student size → teacher → {student layer: teacher layer}
@@ -370,7 +371,7 @@ def test_plan_has_the_stages_and_terms_of_the_paper(name: str, size: str, shelf:
         assert [said(term) for term in stage.terms] == [term.at(size) for term in expected.terms]
         asked = ["assistant-1"] if name == "teacher-assistant" else BOTH
         for term in stage.terms:
-            assert term.teachers == ([] if term.loss.loss in WITHOUT_TEACHERS else asked)
+            assert term.teachers == ([] if term.loss.loss_name() in WITHOUT_TEACHERS else asked)
 
 
 @both_sizes

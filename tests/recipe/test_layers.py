@@ -11,8 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kdcli.recipe.layers import LayerMapError, named_map, resolve
-from kdcli.recipe.schema import NamedLayerMap
+from kdcli.recipe.layers import LayerMapError, NamedLayerMap, named_map, resolve
 
 NAMES: tuple[NamedLayerMap, ...] = get_args(NamedLayerMap)
 ONE_TO_ONE: list[NamedLayerMap] = ["uniform", "first", "last"]

@@ -11,7 +11,9 @@ import pytest
 from kdcli.errors import Problem, RequestError
 from kdcli.recipe.document import Override
 from kdcli.recipe.loading import LoadedRecipe, load, loads
-from kdcli.recipe.schema import HiddenMse, Projection, SoftLabels
+from kdcli.recipe.losses.hidden_mse import HiddenMse
+from kdcli.recipe.losses.projection import Projection
+from kdcli.recipe.losses.soft_labels import SoftLabels
 
 MINIMAL = """\
 name: mine

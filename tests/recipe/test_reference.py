@@ -7,26 +7,38 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from kdcli.errors import RequestError
-from kdcli.recipe import schema
+from kdcli.recipe import blocks, schema
+from kdcli.recipe.blocks import Block
 from kdcli.recipe.catalogue import remarks, schema_file, shipped
 from kdcli.recipe.document import Override, parse
 from kdcli.recipe.loading import load, loads
+from kdcli.recipe.loss import LayerLoss, LossBlock, TeacherLoss
+from kdcli.recipe.losses.projection import Projection
 from kdcli.recipe.reference import json_schema, key_tables, recipe_table, schema_text, with_tables, write
+from kdcli.recipe.registry import losses
 
 ROOT = Path(__file__).resolve().parents[2]
 AGAIN = "to write it anew: python -m kdcli.recipe.reference"
+LOSSES = losses()
 BLOCKS = [
-    block
-    for block in vars(schema).values()
-    if isinstance(block, type) and issubclass(block, BaseModel) and block.__module__ == schema.__name__
+    *(
+        block
+        for module in (blocks, schema)
+        for block in vars(module).values()
+        if isinstance(block, type) and issubclass(block, BaseModel) and block.__module__ == module.__name__
+    ),
+    Projection,
+    LossBlock,
+    TeacherLoss,
+    LayerLoss,
+    *LOSSES,
 ]
-LOSSES: tuple[type[schema.LossBlock], ...] = get_args(get_args(schema.Loss)[0])
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -101,7 +113,7 @@ def test_every_property_of_the_json_schema_is_described() -> None:
     assert all(block.get("description") for block in written["$defs"].values())
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block is not schema.Block], ids=lambda block: block.__name__)
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block is not Block], ids=lambda block: block.__name__)
 def test_every_key_of_every_block_stands_in_a_table(block: type[BaseModel]) -> None:
     rows = key_tables().splitlines()
     for name, info in block.model_fields.items():
@@ -111,10 +123,9 @@ def test_every_key_of_every_block_stands_in_a_table(block: type[BaseModel]) -> N
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
-def test_every_loss_has_a_heading_with_its_first_sentence(loss: type[schema.LossBlock]) -> None:
-    (name,) = get_args(loss.model_fields["loss"].annotation)
+def test_every_loss_has_a_heading_with_its_first_sentence(loss: type[LossBlock]) -> None:
     sentence = (loss.__doc__ or "").splitlines()[0]
-    assert f"### `loss: {name}`\n\n{sentence}" in key_tables()
+    assert f"### `loss: {loss.loss_name()}`\n\n{sentence}" in key_tables()
 
 
 def test_every_row_of_every_table_has_four_cells() -> None:

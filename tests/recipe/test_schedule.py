@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from kdcli.recipe.blocks import Schedule
 from kdcli.recipe.schedule import Moment, value_at
-from kdcli.recipe.schema import Schedule
 
 Shape = Literal["linear", "cosine", "exponential"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)

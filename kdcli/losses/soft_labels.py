@@ -1,8 +1,9 @@
-"""Losses on the class distribution: gold labels, teachers' soft labels, teachers' logits."""
+"""``soft-labels``: the teachers' class distributions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,48 +14,23 @@ from kdcli.data.batching import Batch
 from kdcli.data.task import NO_LABEL
 from kdcli.losses import weighting as weights_by
 from kdcli.losses.divergences import DIVERGENCES
+from kdcli.losses.registry import computes
+from kdcli.losses.setting import Setting
 from kdcli.losses.term import Outputs, Reduction, Term, share_of
+from kdcli.losses.weighting import Judged
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
+from kdcli.recipe.blocks import Schedule
+from kdcli.recipe.losses.soft_labels import SoftLabels
+from kdcli.recipe.planned import TermPlan
 from kdcli.recipe.schedule import Moment
-from kdcli.recipe.schema import Schedule
+from kdcli.recipe.weightings import NONE, WEIGHTINGS
 
 _FLAT = 0.02
 _ENOUGH = 5
 
 
-class HardLabelsTerm(Term):
-    """Cross-entropy against the gold label in nats, mean over samples that have one, summed over the models that learn.
-
-    One model when a student learns; all teachers when they are co-finetuned (MT-BERT, stage 1).
-
-    Shapes: logits [B, C], labels [B].
-    """
-
-    name = "hard-labels"
-
-    def __init__(self, models: Sequence[str] = (STUDENT,), weight: float | Schedule = 1.0, name: str | None = None) -> None:
-        super().__init__(weight, name)
-        self.models = tuple(models)
-        self.parts = len(self.models)
-        self.scale = float(self.parts)
-
-    def needs(self) -> dict[str, Wanted]:
-        return {name: Wanted() for name in self.models}
-
-    def count(self, batch: Batch) -> Tensor:
-        assert batch.labels is not None
-        return (batch.labels != NO_LABEL).sum().float().expand(self.parts)
-
-    def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
-        assert batch.labels is not None
-        losses = [
-            functional.cross_entropy(outputs[name].logits.float(), batch.labels, reduction="sum", ignore_index=NO_LABEL)
-            for name in self.models
-        ]
-        return torch.stack(losses)
-
-
+@computes(SoftLabels)
 class SoftLabelsTerm(Term):
     """Distance between the student's softened class distribution and each teacher's, mean over samples.
 
@@ -116,6 +92,29 @@ class SoftLabelsTerm(Term):
         self.begin(Moment())
         self._spreads: list[float] = []
 
+    @classmethod
+    def planned(cls, loss: SoftLabels, term: TermPlan, setting: Setting) -> Self:
+        weighting = loss.weighting
+        if isinstance(weighting, dict):  # of an assistant, which nobody has named, it says nothing
+            weighting = {name: weighting.get(name, 1.0) for name in term.teachers}
+        return cls(
+            teachers=term.teachers,
+            temperature=loss.temperature,
+            temperature_squared=loss.temperature_squared,
+            divergence=loss.divergence,
+            weighting=weighting,
+            normalise_weights=loss.normalise_weights,
+            scale=loss.scale,
+            min_uncertainty=loss.min_uncertainty,
+            chances=_chances(loss, term.teachers, setting.dev_scores),
+            sizes={name: setting.teachers[name].parameters for name in term.teachers},
+            teacher_reduction=loss.teacher_reduction,
+            weight=loss.weight,
+            name=loss.name,
+            unlabelled_weighting=loss.unlabelled_weighting,
+            unlabelled_scale=loss.unlabelled_scale,
+        )
+
     def begin(self, moment: Moment) -> None:
         super().begin(moment)
         if self.chances is not None:
@@ -145,20 +144,20 @@ class SoftLabelsTerm(Term):
         """Weights [N, B] of the teachers that are asked, from out-of-fold logits where there are such."""
         logits = torch.stack([self._judged_by(name, batch, outputs) for name in self.asked])
         unsure = weights_by.uncertainty_of(outputs[STUDENT].logits)
+        judged = Judged(logits, batch.labels, unsure, self.sizes)
         unlabelled = None if batch.labels is None else batch.labels == NO_LABEL
-        weights = self._by_teacher(self.weighting, logits, batch.labels, unsure)
+        weights = self._by_teacher(self.weighting, judged)
         if unlabelled is not None and self.unlabelled_weighting is not None:
-            other = self._by_teacher(self.unlabelled_weighting, logits, batch.labels, unsure)
-            weights = torch.where(unlabelled, other, weights)
+            weights = torch.where(unlabelled, self._by_teacher(self.unlabelled_weighting, judged), weights)
         if self.normalise:
             weights = weights_by.normalised(weights)
         if self.observing:
             for row, name in enumerate(self.asked):
                 self.observed[f"weight-mean/{name}"] = weights[row].mean()
                 self.observed[f"weight-spread/{name}"] = weights[row].std(correction=0)
-        scale = self._scale(self.ensemble_scale, logits, batch.labels)
+        scale = self._scale(self.ensemble_scale, judged)
         if unlabelled is not None and self.unlabelled_scale is not None:
-            scale = torch.where(unlabelled, self._scale(self.unlabelled_scale, logits, batch.labels), scale)
+            scale = torch.where(unlabelled, self._scale(self.unlabelled_scale, judged), scale)
         weights = weights * scale
         if self.min_uncertainty > 0:
             weights = weights * (unsure >= self.min_uncertainty)
@@ -174,26 +173,14 @@ class SoftLabelsTerm(Term):
         assert batch.labels is not None
         return torch.where((batch.labels == NO_LABEL)[:, None], logits, batch.out_of_fold[name].float())
 
-    def _by_teacher(self, how: str | Mapping[str, float], logits: Tensor, labels: Tensor | None, unsure: Tensor) -> Tensor:
+    def _by_teacher(self, how: str | Mapping[str, float], judged: Judged) -> Tensor:
         if not isinstance(how, str):
-            return weights_by.fixed(logits, [how[name] for name in self.asked])
-        if how in ("inverse-error", "softmax-error"):
-            assert labels is not None
-            return (weights_by.inverse_error if how == "inverse-error" else weights_by.softmax_error)(logits, labels)
-        if how == "uncertainty":
-            return weights_by.by_uncertainty(logits, unsure, self.sizes)
-        return weights_by.BY_ANSWERS[how](logits)
+            return weights_by.fixed(judged.logits, [how[name] for name in self.asked])
+        return weights_by.WEIGHTINGS[how](judged)
 
-    def _scale(self, how: str, logits: Tensor, labels: Tensor | None) -> Tensor:
+    def _scale(self, how: str, judged: Judged) -> Tensor:
         """The factor of each sample [B]."""
-        if how == "correctness":
-            assert labels is not None
-            return weights_by.ensemble_correctness(logits, labels)
-        if how == "agreement":
-            return weights_by.ensemble_agreement(logits)
-        if how == "disagreement":
-            return weights_by.ensemble_disagreement(logits)
-        return logits.new_ones(logits.shape[1])
+        return judged.logits.new_ones(judged.logits.shape[1]) if how == NONE else weights_by.SCALES[how](judged)
 
     def remark(self, observed: Mapping[str, float]) -> str | None:
         """Say it when weights that are computed turn out to be the same everywhere."""
@@ -205,7 +192,7 @@ class SoftLabelsTerm(Term):
         if len(self._spreads) < _ENOUGH or max(self._spreads[-_ENOUGH:]) >= _FLAT:
             return None
         remedy = "teachers.out_of_fold: 5 weights them by what they say of rows that they have not seen"
-        if self.weighting not in ("inverse-error", "softmax-error"):
+        if WEIGHTINGS[self.weighting].looks_at != "labels":
             remedy = "weighting: uniform does the same"
         return (
             f"{self.name}: weighting by {self.weighting} says nothing here: the weights differ by less than {_FLAT} between "
@@ -213,36 +200,11 @@ class SoftLabelsTerm(Term):
         )
 
 
-class LogitsMseTerm(Term):
-    """Mean squared difference (z_S − φ·z_T)² of the logits, mean over samples and classes.
-
-    With φ rising to 1 over the stage: Annealing KD, stage 1 (Jafari et al. 2021, eq. 4).
-
-    Shapes: logits [B, C] on both sides.
-    """
-
-    name = "logits-mse"
-
-    def __init__(
-        self,
-        teachers: Sequence[str],
-        factor: float | Schedule = 1.0,
-        teacher_reduction: Reduction = "mean",
-        weight: float | Schedule = 1.0,
-        name: str | None = None,
-    ) -> None:
-        super().__init__(weight, name)
-        self.teachers = tuple(teachers)
-        self.parts = len(self.teachers)
-        self.factor = factor
-        self.share = share_of(self.parts, teacher_reduction)
-        self.scale = self.share * self.parts
-
-    def needs(self) -> dict[str, Wanted]:
-        return {name: Wanted() for name in (STUDENT, *self.teachers)}
-
-    def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
-        factor = self.at_moment(self.factor)
-        ours = outputs[STUDENT].logits.float()
-        errors = [(ours - factor * outputs[name].logits.float()).square().mean(-1).sum() for name in self.teachers]
-        return torch.stack(errors) * self.share
+def _chances(loss: SoftLabels, names: Sequence[str], dev_scores: Mapping[str, float]) -> dict[str, float] | None:
+    """Teacher → chance of being drawn: alike, or by rank (the best of N gets N shares, the worst one)."""
+    if loss.draw is None:
+        return None
+    if loss.draw == "uniform":
+        return dict.fromkeys(names, 1.0 / len(names))
+    ranked = sorted(names, key=lambda name: dev_scores[name])
+    return {name: 2.0 * (ranked.index(name) + 1) / (len(names) * (len(names) + 1)) for name in names}

@@ -1,0 +1,41 @@
+"""``hidden-cosine``: hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from kdcli.recipe.document import KeyPath
+from kdcli.recipe.loss import LayerLoss
+from kdcli.recipe.losses.projection import ProjectionChoice, Tokens, projected_sides
+from kdcli.recipe.planning import Models, ModelShape
+from kdcli.recipe.registry import registered
+
+
+@registered
+class HiddenCosine(LayerLoss):
+    """One minus the cosine of matched hidden states, mean over tokens."""
+
+    listed: ClassVar[int] = 50
+
+    loss: Literal["hidden-cosine"]
+    tokens: Tokens = Field("cls", description="all real tokens, the first one ([CLS]), or their mean")
+    projection: ProjectionChoice = Field(
+        "auto", description="the learnable map between the widths; auto: on the student's side where they differ; null: none"
+    )
+
+    @property
+    def looks_at_first_token(self) -> bool:
+        """It does where it looks at no other."""
+        return self.tokens == "cls"
+
+    def needs(self) -> frozenset[str]:
+        """Hidden states."""
+        return frozenset({"hidden"})
+
+    def settle(self, teachers: Sequence[ModelShape], path: KeyPath, models: Models) -> dict[str, Any]:
+        """Layer maps, and whose states are projected."""
+        layers = super().settle(teachers, path, models)
+        return {**layers, "projected": projected_sides(self.projection, teachers, path, models)}
