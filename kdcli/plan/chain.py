@@ -15,8 +15,10 @@ from kdcli.plan.stages import plan_stages
 from kdcli.recipe.document import KeyPath
 from kdcli.recipe.loading import LoadedRecipe
 from kdcli.recipe.planning import Models, refuse_unknown
-from kdcli.recipe.schema import FIRST_TEACHER, MIDWAY, SCRATCH, settled
+from kdcli.recipe.schema import AS_LARGE_AS_TEACHER, FIRST_TEACHER, MIDWAY, SCRATCH, Assistant, settled
 from kdcli.tasks.kind import Kind
+
+_NOBODY = ""
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,17 @@ def plan_hops(
     given = [teacher.name for teacher in teachers]
     hops: list[Hop] = []
     now = list(teachers)
-    for place, text in enumerate(loaded.recipe.assistants):
-        size = _assistant_size(text, place, now[0], last, loaded, problems)
+    for place, entry in enumerate(loaded.recipe.assistants):
+        about = Assistant(size=entry) if isinstance(entry, str) else entry
+        size = _assistant_size(about.size, place, now[0], last, loaded, problems)
+        if size == _NOBODY:
+            continue
         there = loaded.document.where(("assistants", place))
         assistant = None if size is None else plan_student(size, there, now, kind, loaded, problems)
         if assistant is None:
             return hops
         name = _assistant_name(place, given)
-        hops.append(_hop(name, assistant, now, given, loaded, rows_per_epoch, problems))
+        hops.append(_hop(name, assistant, now, given, loaded, rows_per_epoch, problems, about.epochs))
         now = [assistant.as_teacher(name, kind)]
     if loaded.recipe.assistants:
         again = plan_student(student, where, now, kind, loaded, problems, weights=weights)
@@ -92,6 +97,7 @@ def _hop(
     loaded: LoadedRecipe,
     rows_per_epoch: int,
     problems: Problems,
+    times: float = 1.0,
 ) -> Hop:
     models = Models(
         document=loaded.document,
@@ -102,7 +108,7 @@ def _hop(
         student=student_shape(student),
         problems=problems,
     )
-    stages = plan_stages(name, loaded.recipe, models, rows_per_epoch)
+    stages = plan_stages(name, loaded.recipe, models, rows_per_epoch, times)
     plan = HopPlan(name=name, student=student.plan, teachers=[teacher.name for teacher in teachers], stages=stages)
     return Hop(plan, student, teachers)
 
@@ -110,9 +116,14 @@ def _hop(
 def _assistant_size(
     text: str, place: int, teacher: Checkpoint, student: Blueprint, loaded: LoadedRecipe, problems: Problems
 ) -> str | None:
-    """The assistant's size in layers; None if it is not between its teacher and the student."""
+    """The assistant's size in layers; None if it is neither between its teacher and the student nor as deep as its teacher.
+
+    :data:`_NOBODY` in place of one that is as deep as its teacher, where the student is so itself.
+    """
     deepest, depth = teacher.layers, student.plan.layers
     where = loaded.document.where(("assistants", place))
+    if text == AS_LARGE_AS_TEACHER:
+        return f"{deepest}L" if depth < deepest else _NOBODY
     if text == MIDWAY:
         layers = (deepest + depth + 1) // 2
     else:
@@ -127,7 +138,8 @@ def _assistant_size(
     problems.add(
         where,
         "is not an assistant between its teacher and the student",
-        expected=f"{MIDWAY}, or a size of more than {depth} and less than {deepest} layers, such as {(deepest + depth) // 2}L"
+        expected=f"{AS_LARGE_AS_TEACHER}, {MIDWAY}, or a size of more than {depth} and less than {deepest} layers, such as "
+        f"{(deepest + depth) // 2}L"
         if deepest - depth > 1
         else f"a student that is two layers or more shallower than {teacher.name} ({deepest} layers; the student has {depth})",
         found=text,

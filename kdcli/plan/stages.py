@@ -18,7 +18,7 @@ from kdcli.recipe.schema import Recipe, Stage, Training, settled
 Place = int | str
 
 
-def plan_stages(phase: str, recipe: Recipe, models: Models, rows_per_epoch: int) -> list[StagePlan]:
+def plan_stages(phase: str, recipe: Recipe, models: Models, rows_per_epoch: int, times: float = 1.0) -> list[StagePlan]:
     """Every stage of one training, with every mistake in it noted.
 
     Args:
@@ -26,6 +26,7 @@ def plan_stages(phase: str, recipe: Recipe, models: Models, rows_per_epoch: int)
         recipe: whose stages they are.
         models: teachers and student.
         rows_per_epoch: training samples.
+        times: how often the stages' epochs are gone through.
 
     Raises:
         TypeError: no term computes one of the losses.
@@ -54,7 +55,7 @@ def plan_stages(phase: str, recipe: Recipe, models: Models, rows_per_epoch: int)
                     expected="a loss on every layer that the stage is expanded over",
                     remedy="one of " + ", ".join(term.loss.label for term in chosen),
                 )
-            planned.append(_stage(phase, name, stage, chosen, recipe.training, models, rows_per_epoch))
+            planned.append(_stage(phase, name, stage, chosen, recipe.training, models, rows_per_epoch, times))
             if not planned[-1].moves:
                 models.refuse(
                     (*path, "freeze"),
@@ -119,13 +120,14 @@ def _stage(
     training: Training,
     models: Models,
     rows_per_epoch: int,
+    times: float,
 ) -> StagePlan:
-    frozen = set(stage.freeze)
+    frozen, epochs = set(stage.freeze), settled(stage.epochs) * times
     return StagePlan(
         phase=phase,
         name=name,
-        epochs=settled(stage.epochs),
-        steps=steps(settled(stage.epochs), rows_per_epoch, training),
+        epochs=epochs,
+        steps=steps(epochs, rows_per_epoch, training),
         learning_rates=learning_rates(training, stage.learning_rate),
         warmup=training.warmup if stage.warmup is None else stage.warmup,
         schedule=stage.schedule or training.schedule,

@@ -27,6 +27,7 @@ _BLOCKS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A recipe", Recipe),
     ("teachers", schema.Teachers),
     ("teachers.cofinetune", schema.Cofinetune),
+    ("assistants", schema.Assistant),
     ("student", schema.Student),
     ("student.init", schema.StudentInit),
     ("augmentation", schema.Augmentation),

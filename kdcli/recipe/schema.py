@@ -216,6 +216,15 @@ class Training(Block):
     )
 
 
+class Assistant(Block):
+    """A student on the way from the teachers to the student."""
+
+    size: str = Field(
+        description="8L; midway: as deep as half-way between its teacher and the student; teacher: as its teacher"
+    )
+    epochs: float = Field(1.0, gt=0, le=100, description="how long it is trained: times the epochs of the recipe's stages")
+
+
 class Recipe(Block):
     """A whole recipe."""
 
@@ -223,10 +232,13 @@ class Recipe(Block):
     summary: str = Field("", description="one line for ``kdcli recipe list``")
     paper: str = Field("", description="where the method is from")
     teachers: Teachers = Field(default_factory=Teachers, description="what happens to the teachers first")
-    assistants: list[str] = Field(
-        default_factory=list,
-        description="students on the way, each trained by the one before it and teaching the next, the last one the student: "
-        "sizes (8L), or midway (as deep as half-way between its teacher and the student)",
+    assistants: list[Annotated[Annotated[str, Tag("<name>")] | Annotated[Assistant, Tag("<map>")], Discriminator(form_of)]] = (
+        Field(
+            default_factory=list,
+            description="students on the way, each trained by the one before it and teaching the next, the last one the "
+            "student: sizes (8L), midway (as deep as half-way between its teacher and the student), teacher (as deep as its "
+            "teacher; nobody where the student is so itself), or maps of size and epochs",
+        )
     )
     student: Student = Field(default_factory=Student, description="how the student is built")
     augmentation: Augmentation = Field(default_factory=Augmentation, description="further texts made from the training texts")

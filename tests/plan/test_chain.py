@@ -47,6 +47,9 @@ def sizes(hops: list[HopPlan]) -> list[tuple[str, list[str], int]]:
         ("[midway]", "3L", [("assistant-1", ["bert"], 8), ("distill", ["assistant-1"], 3)]),  # 7.5 rounds up
         ("[midway]", "10L", [("assistant-1", ["bert"], 11), ("distill", ["assistant-1"], 10)]),
         ("[6L]", "2L", [("assistant-1", ["bert"], 6), ("distill", ["assistant-1"], 2)]),
+        ("[teacher]", "11L", [("assistant-1", ["bert"], 12), ("distill", ["assistant-1"], 11)]),
+        ("[teacher]", "12L", [("distill", ["bert"], 12)]),
+        ("[{size: midway}]", "4L", [("assistant-1", ["bert"], 8), ("distill", ["assistant-1"], 4)]),
         (
             "[midway, midway]",
             "2L",
@@ -69,6 +72,16 @@ def test_each_is_taught_by_the_one_before(
 ) -> None:
     hops = shelf.check(chain(assistants), teachers={"bert": shelf.model(layers=12)}, student=student)
     assert sizes(hops) == expected
+
+
+def test_an_assistant_may_be_trained_for_another_time_than_the_student(shelf: Shelf) -> None:
+    recipe = chain("[{size: teacher, epochs: 0.5}, 5L]")
+    hops = shelf.check(recipe, teachers={"bert": shelf.model(layers=6)}, student="2L")
+    assert sizes(hops)[:2] == [("assistant-1", ["bert"], 6), ("assistant-2", ["assistant-1"], 5)]
+    half, whole, last = ([(stage.epochs, stage.steps) for stage in hop.stages][-1] for hop in hops)
+    assert whole == last
+    assert half[0] == whole[0] / 2
+    assert 2 * half[1] == pytest.approx(whole[1], abs=1)
 
 
 def test_all_teachers_teach_the_first_assistant_and_the_first_of_them_sets_its_depth(shelf: Shelf) -> None:
