@@ -174,7 +174,7 @@ def _train_baseline(open_run: OpenRun) -> None:
         return
     stages = plan.hops[-1].stages
     open_run.events.emit(WorkStarted("tokenising"))
-    alone = [Stage(BASELINE, sum(stage.steps for stage in stages), [HardLabelsTerm()], stages[-1].learning_rates)]
+    alone = [Stage(BASELINE, sum(stage.steps for stage in stages), [HardLabelsTerm(kind=task.kind)], stages[-1].learning_rates)]
     built = _build(plan, run, student, "pretrained")
     train = _samples(plan, task.train, student, [], {})
     _train(open_run, BASELINE, "training the same student without teachers", built, student, alone, train, run.baseline)

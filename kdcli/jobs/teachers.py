@@ -66,7 +66,7 @@ def _cofinetuned(
         {teacher.name: teacher.width for teacher in bare}, len(task.kind.output_names), plan.recipe.teachers.cofinetune.pooling
     )
     learner = CofinetunedTeachers({name: load_encoder(folder) for name, folder in folders.items()}, head)
-    term = HardLabelsTerm([teacher.name for teacher in bare])
+    term = HardLabelsTerm([teacher.name for teacher in bare], kind=task.kind)
     phase = Phase(
         name=name,
         title=title,

@@ -24,7 +24,7 @@ def make_stages(plan: Plan, hop: HopPlan, dev_scores: Mapping[str, float]) -> tu
     torch.manual_seed(int(plan.request["seed"]))
     projections = Projections()
     teachers = {name: plan.teacher(name) for name in hop.teachers}
-    setting = Setting(hop.student, teachers, projections, dev_scores)
+    setting = Setting(hop.student, teachers, projections, dev_scores, plan.task.known())
     stages = [
         Stage(
             stage.name,

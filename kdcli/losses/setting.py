@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kdcli.losses.projection import Projections
+from kdcli.tasks.classification import CLASSES
+from kdcli.tasks.kind import Kind
 
 
 class Sizes(Protocol):
@@ -34,9 +36,11 @@ class Setting:
         teachers: the teachers' sizes by name, of all that the term may look at.
         projections: where the learnable maps of the training are kept.
         dev_scores: teacher → score on dev, for terms that rank teachers.
+        kind: of task.
     """
 
     student: Sizes
     teachers: Mapping[str, Sizes]
     projections: Projections
     dev_scores: Mapping[str, float] = field(default_factory=dict)
+    kind: Kind = CLASSES

@@ -8,10 +8,8 @@ from typing import Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from kdcli.data.batching import Batch
-from kdcli.data.task import NO_LABEL
 from kdcli.losses import weighting as weights_by
 from kdcli.losses.divergences import DIVERGENCES
 from kdcli.losses.registry import computes
@@ -25,6 +23,8 @@ from kdcli.recipe.losses.soft_labels import SoftLabels
 from kdcli.recipe.planned import TermPlan
 from kdcli.recipe.schedule import Moment
 from kdcli.recipe.weightings import NONE, WEIGHTINGS
+from kdcli.tasks.classification import CLASSES
+from kdcli.tasks.kind import Kind
 
 _FLAT = 0.02
 _ENOUGH = 5
@@ -32,12 +32,14 @@ _ENOUGH = 5
 
 @computes(SoftLabels)
 class SoftLabelsTerm(Term):
-    """Distance between the student's softened class distribution and each teacher's, mean over samples.
+    """Distance between what the student says and what each teacher says, mean over samples.
+
+    Where there are classes, of the softened class distributions:
 
     Σ_i or mean_i of w_i · CE(softmax(z_i/t), z_S/t); t² only where asked for (Hinton et al. 2015 do, MT-BERT's eq. 5 does not).
     Other divergences, weights per sample and teacher, and drawing one teacher per step (SKDBERT, Ding et al. 2023) are options.
 
-    Shapes: logits [B, C] on both sides.
+    Shapes: outputs [B, …] on both sides.
 
     Args:
         teachers: their names.
@@ -53,6 +55,7 @@ class SoftLabelsTerm(Term):
         sizes: teacher → parameters, for weighting by uncertainty.
         teacher_reduction: how the teachers' values become one.
         weight, name: of the term.
+        kind: of task.
     """
 
     name = "soft-labels"
@@ -74,8 +77,10 @@ class SoftLabelsTerm(Term):
         name: str | None = None,
         unlabelled_weighting: str | None = None,
         unlabelled_scale: str | None = None,
+        kind: Kind = CLASSES,
     ) -> None:
         super().__init__(weight, name)
+        self.kind = kind
         self.teachers = tuple(teachers)
         self.parts = len(self.teachers)
         self.unlabelled_weighting, self.unlabelled_scale = unlabelled_weighting, unlabelled_scale
@@ -113,6 +118,7 @@ class SoftLabelsTerm(Term):
             name=loss.name,
             unlabelled_weighting=loss.unlabelled_weighting,
             unlabelled_scale=loss.unlabelled_scale,
+            kind=setting.kind,
         )
 
     def begin(self, moment: Moment) -> None:
@@ -129,23 +135,21 @@ class SoftLabelsTerm(Term):
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         temperature = self.at_moment(self.temperature)
-        ours = outputs[STUDENT].logits.float()
+        ours = outputs[STUDENT].logits
         weights = self._weights(batch, outputs)  # [N, B]
-        student = functional.log_softmax(ours / temperature, dim=-1)  # [B, C]
-        factor = self.factor * (temperature**2 if self.squared else 1.0)
+        factor = self.factor * (temperature**2 if self.squared and self.kind.softens else 1.0)
         totals = {}
         for row, name in enumerate(self.asked):
-            teacher = functional.log_softmax(outputs[name].logits.float() / temperature, dim=-1)
-            totals[name] = (weights[row] * self.divergence(student, teacher)).sum() * factor
+            distance = self.kind.soft_losses(ours, outputs[name].logits, temperature, self.divergence)  # [B]
+            totals[name] = (weights[row] * distance).sum() * factor
         nothing = torch.zeros((), device=ours.device)
         return torch.stack([totals.get(name, nothing) for name in self.teachers])
 
     def _weights(self, batch: Batch, outputs: Outputs) -> Tensor:
         """Weights [N, B] of the teachers that are asked, from out-of-fold logits where there are such."""
         logits = torch.stack([self._judged_by(name, batch, outputs) for name in self.asked])
-        unsure = weights_by.uncertainty_of(outputs[STUDENT].logits)
-        judged = Judged(logits, batch.labels, unsure, self.sizes)
-        unlabelled = None if batch.labels is None else batch.labels == NO_LABEL
+        judged = Judged(logits, batch.labels, outputs[STUDENT].logits, self.sizes, self.kind)
+        unlabelled = None if batch.labels is None else ~self.kind.labelled(batch.labels)
         weights = self._by_teacher(self.weighting, judged)
         if unlabelled is not None and self.unlabelled_weighting is not None:
             weights = torch.where(unlabelled, self._by_teacher(self.unlabelled_weighting, judged), weights)
@@ -160,18 +164,20 @@ class SoftLabelsTerm(Term):
             scale = torch.where(unlabelled, self._scale(self.unlabelled_scale, judged), scale)
         weights = weights * scale
         if self.min_uncertainty > 0:
-            weights = weights * (unsure >= self.min_uncertainty)
+            kept = judged.unsure >= self.min_uncertainty
+            weights = weights * kept
             if self.observing:
-                self.observed["kept"] = (unsure >= self.min_uncertainty).float().mean()
+                self.observed["kept"] = kept.float().mean()
         return weights
 
     def _judged_by(self, name: str, batch: Batch, outputs: Outputs) -> Tensor:
-        """The logits [B, C] that a teacher is weighted by; no copy has been asked about samples without a label."""
+        """The outputs [B, …] that a teacher is weighted by; no copy has been asked about samples without a label."""
         logits = outputs[name].logits.float()
         if name not in batch.out_of_fold:
             return logits
         assert batch.labels is not None
-        return torch.where((batch.labels == NO_LABEL)[:, None], logits, batch.out_of_fold[name].float())
+        labelled = self.kind.labelled(batch.labels)
+        return torch.where(labelled.view(-1, *[1] * (logits.dim() - 1)), batch.out_of_fold[name].float(), logits)
 
     def _by_teacher(self, how: str | Mapping[str, float], judged: Judged) -> Tensor:
         if not isinstance(how, str):

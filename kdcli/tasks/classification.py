@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,11 @@ from kdcli.tasks.column import Column, count_rows
 from kdcli.tasks.kind import Kind, Outputs
 from kdcli.tasks.metric import Metric, Values
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdcli.tasks.kind import Divergence
+
 NO_CLASS = -1
 _FEWEST_VALUES = 3
 _MOST_NAMED = 5
@@ -48,6 +54,8 @@ class Classification(Kind):
     name = "classification"
     problem_type = "single_label_classification"
     fewest_outputs = 2
+    has_probabilities = True
+    softens = True
     guess_name = "majority class"
     guessing = "always answering the most frequent class"
 
@@ -201,6 +209,34 @@ class Classification(Kind):
         """How many classes there are."""
         return f"{len(self.names)} classes"
 
+    # Losses
+
+    def labelled(self, targets: Tensor) -> Tensor:
+        """Those whose class is not −1."""
+        return targets != NO_CLASS
+
+    def hard_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy in nats."""
+        from torch.nn import functional
+
+        return functional.cross_entropy(outputs.float(), targets, reduction="none", ignore_index=NO_CLASS)
+
+    def soft_losses(self, student: Tensor, teacher: Tensor, temperature: float, divergence: Divergence) -> Tensor:
+        """The divergence of the softened class distributions, in nats."""
+        ours, theirs = (self.log_probabilities(outputs.float() / temperature) for outputs in (student, teacher))
+        return divergence(ours, theirs)
+
+    def losses_of_mean(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of the mean distribution, in nats."""
+        from torch.nn import functional
+
+        mean = self.log_probabilities(outputs).logsumexp(0) - math.log(len(outputs))
+        return functional.nll_loss(mean, targets, reduction="none", ignore_index=NO_CLASS)
+
+    def log_probabilities(self, outputs: Tensor) -> Tensor:
+        """Of the classes."""
+        return outputs.float().log_softmax(-1)
+
     # Scores
 
     @cached_property
@@ -285,3 +321,7 @@ def _values(classes: Sequence[str]) -> NDArray[np.float64]:
     except ValueError:
         return np.empty(0)
     return values if np.isfinite(values).all() else np.empty(0)
+
+
+CLASSES = Classification((), ())
+"""Some classes: losses do not ask for their names."""

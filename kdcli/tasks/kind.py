@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,11 @@ from kdcli.tasks.calibration import Calibration
 from kdcli.tasks.class_scores import ClassScore
 from kdcli.tasks.column import Column
 from kdcli.tasks.metric import Metric, Values
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Divergence = Callable[[Tensor, Tensor], Tensor]
 
 Outputs = NDArray[np.float32]  # what a model says of each sample, before anything is decided from it
 
@@ -25,6 +30,8 @@ class Kind(ABC):
         name: as ``--kind`` and plans have it.
         problem_type: what transformers calls a head for it.
         fewest_outputs: that a model of it has.
+        has_probabilities: outputs are a distribution, whose spread says how sure a model is.
+        softens: a temperature changes what outputs say.
         guess_name: what :meth:`guess` is called in tables.
         guessing: the same in a sentence.
     """
@@ -32,6 +39,8 @@ class Kind(ABC):
     name: ClassVar[str]
     problem_type: ClassVar[str]
     fewest_outputs: ClassVar[int] = 1
+    has_probabilities: ClassVar[bool] = False
+    softens: ClassVar[bool] = False
     guess_name: ClassVar[str]
     guessing: ClassVar[str]
 
@@ -163,6 +172,38 @@ class Kind(ABC):
     @abstractmethod
     def describe(self) -> str:
         """What there is to tell apart, in few words."""
+
+    # Losses
+
+    @abstractmethod
+    def labelled(self, targets: Tensor) -> Tensor:
+        """Which samples have a target [B]; as :meth:`known`, of a batch."""
+
+    @abstractmethod
+    def hard_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """How far outputs are from targets, sample by sample; 0 where there is no target. Shapes: [B, …] → [B], fp32."""
+
+    @abstractmethod
+    def soft_losses(self, student: Tensor, teacher: Tensor, temperature: float, divergence: Divergence) -> Tensor:
+        """How far a student's outputs are from a teacher's, sample by sample.
+
+        Args:
+            student: its outputs [B, …].
+            teacher: its outputs [B, …].
+            temperature: divides both sides, where the kind :attr:`softens`.
+            divergence: of log-probabilities [B, C], where there are probabilities.
+
+        Returns:
+            [B], fp32.
+        """
+
+    @abstractmethod
+    def losses_of_mean(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """As :meth:`hard_losses`, of the mean of several teachers. Shapes: outputs [N, B, …], targets [B, …] → [B]."""
+
+    def log_probabilities(self, outputs: Tensor) -> Tensor:
+        """What outputs say as log-probabilities [..., C], fp32; only where the kind :attr:`has_probabilities`."""
+        raise NotImplementedError
 
     # Scores
 
