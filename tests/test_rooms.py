@@ -15,6 +15,7 @@ FROM_ROOF_TO_GROUND = (
     "cli", "sweep", "jobs", "evaluation", "export", "engine", "plan", "losses", "models", "data", "tasks", "recipe", "errors",
     "files", "caching", "harmless",
 )  # fmt: skip
+NOT_YET_WITHOUT_CIRCLES = ("kdcli.cli.", "kdcli.data.")
 FOR_ALL = {"errors", "files", "caching", "harmless"}
 HEAVY = {"torch", "transformers", "numpy", "datasets", "pyarrow", "pandas", "sklearn", "accelerate", "onnxruntime"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -62,6 +63,26 @@ def test_module_imports_only_from_its_own_room_and_rooms_below(module: Path) -> 
         **{room: set[str]() for room in FOR_ALL},
     }
     assert [f"line {line}: {room}" for line, room in _rooms_imported(module) if room not in below[own]] == []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    names = {module: _label(module).removesuffix(".py").removesuffix("/__init__").replace("/", ".") for module in MODULES}
+    imported = {
+        name: {found for _, full in _imports(module) for found in (full, full.rpartition(".")[0]) if found in names.values()}
+        for module, name in names.items()
+    }
+
+    def reached(name: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [name]
+        while waiting:
+            new = imported[waiting.pop()] - seen
+            seen |= new
+            waiting += new
+        return seen
+
+    circles = {name for name in imported if not name.startswith(NOT_YET_WITHOUT_CIRCLES) and name in reached(name)}
+    assert circles == set()
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if _room(module) != "cli"], ids=_label)

@@ -44,6 +44,11 @@ class Position:
     window_steps: int = 0
     over: bool = False
 
+    def begin_stage(self, row: int) -> None:
+        """Go to the beginning of a stage."""
+        self.stage, self.step, self.over = row, 0, False
+        self.window, self.window_steps = [], 0
+
 
 @dataclass
 class State:

@@ -47,7 +47,12 @@ class Objective(nn.Module):
 
     The maps are trained, clipped and checkpointed here and never saved into the student. All maps of a phase are here in
     every stage, so that a checkpoint has those that a later stage will use again.
+
+    Attributes:
+        weights: of the parts of all terms [parts], at the step that is being taken.
     """
+
+    weights: Tensor
 
     def __init__(
         self,
@@ -83,8 +88,7 @@ class Objective(nn.Module):
             term.begin(moment)
             weights += [term.at_moment(term.weight)] * term.parts
         if weights != self._weights_now:
-            buffer: Tensor = self.weights  # type: ignore[assignment]
-            buffer.copy_(torch.tensor(weights), non_blocking=True)
+            self.weights.copy_(torch.tensor(weights), non_blocking=True)
             self._weights_now = weights
         self.needs = self._all_needs()
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdcli.data.batching import Batch, Samples
-from kdcli.engine import checkpoint, loop, stage_run
+from kdcli.engine import checkpoint, dev, loop
 from kdcli.engine.events import Logged
 from kdcli.engine.loop import Trainer
 from kdcli.engine.stage_run import StageRun
@@ -149,16 +149,16 @@ def projected(bank: Projections) -> list[Term]:
     return [HardLabelsTerm(), HiddenMseTerm({"roberta": {1: 3}}, 32, WIDTHS, bank, "teacher")]
 
 
-class Spoilt(StageRun):
-    """A stage in whose state something is not finite after a certain step."""
+def spoil_after(at: int, monkeypatch: pytest.MonkeyPatch, spoil: Spoil = _in_weights) -> None:
+    """Let something in the state of a stage be not finite after a certain step."""
+    after_step = loop.after_step
 
-    at = 0
-    spoil: Spoil = staticmethod(_in_weights)
+    def spoilt(run: StageRun, samples: int, stop_asked: Callable[[], bool]) -> None:
+        if run.total_step == at:
+            spoil(run)
+        after_step(run, samples, stop_asked)
 
-    def _after_step(self, samples: int) -> None:
-        if self.steps_before + self.position.step == self.at:
-            type(self).spoil(self)
-        super()._after_step(samples)
+    monkeypatch.setattr(loop, "after_step", spoilt)
 
 
 @pytest.mark.parametrize("spoil", [_in_weights, _in_projections, _in_moments])
@@ -168,9 +168,7 @@ def test_no_checkpoint_is_written_from_what_is_not_finite(
 ) -> None:
     """At the first evaluation of two steps, and at the last one."""
     made = phase(material, [4], terms=projected)
-    monkeypatch.setattr(loop, "StageRun", Spoilt)
-    monkeypatch.setattr(Spoilt, "at", step)
-    monkeypatch.setattr(Spoilt, "spoil", staticmethod(spoil))
+    spoil_after(step, monkeypatch, spoil)
     with pytest.raises(RunFailedError, match=r"not finite"):
         trainer(tmp_path).run(made)
     saved = checkpoint.load(tmp_path / "checkpoints" / "distill")
@@ -180,8 +178,7 @@ def test_no_checkpoint_is_written_from_what_is_not_finite(
 def test_resuming_after_what_is_not_finite_ends_as_if_nothing_had_been(
     material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "StageRun", Spoilt)
-    monkeypatch.setattr(Spoilt, "at", 4)
+    spoil_after(4, monkeypatch)
     with pytest.raises(RunFailedError, match=r"not finite"):
         trainer(tmp_path).run(phase(material, [4], terms=labels_alone, teachers=False))
     monkeypatch.undo()
@@ -194,8 +191,7 @@ def test_resuming_after_what_is_not_finite_ends_as_if_nothing_had_been(
 def test_stopping_does_not_save_weights_that_are_not_finite(
     material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "StageRun", Spoilt)
-    monkeypatch.setattr(Spoilt, "at", 1)
+    spoil_after(1, monkeypatch)
     with pytest.raises(RunFailedError, match="no checkpoint is written"):
         trainer(tmp_path, stopping_at(1), evaluations_per_epoch=1).run(phase(material, terms=labels_alone, teachers=False))
     assert not (tmp_path / "checkpoints" / "distill").exists()
@@ -270,9 +266,7 @@ def test_with_a_loss_scaler_an_endless_row_of_overflows_is_a_failure(material: M
 def test_with_a_loss_scaler_no_checkpoint_is_written_from_what_is_not_finite(
     spoil: Spoil, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "StageRun", Spoilt)
-    monkeypatch.setattr(Spoilt, "at", 4)
-    monkeypatch.setattr(Spoilt, "spoil", staticmethod(spoil))
+    spoil_after(4, monkeypatch, spoil)
     with pytest.raises(RunFailedError, match="not finite"):
         _scaled(tmp_path, torch.amp.GradScaler("cpu")).run(phase(material, [4], terms=projected))
     saved = checkpoint.load(tmp_path / "checkpoints" / "distill")
@@ -290,7 +284,7 @@ def test_a_stage_does_not_move_on_because_its_loss_is_not_a_number(material: Mat
 def test_outputs_on_dev_that_are_not_finite_get_no_score(
     material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_run, "predict", lambda *_, **__: {STUDENT: np.full((20, 2), np.nan, dtype=np.float32)})
+    monkeypatch.setattr(dev, "predict", lambda *_, **__: {STUDENT: np.full((20, 2), np.nan, dtype=np.float32)})
     with pytest.raises(RunFailedError, match=r"step 2: the outputs of student are not finite for 20 of 20 dev samples"):
         trainer(tmp_path).run(phase(material, terms=labels_alone, teachers=False))
     assert not (tmp_path / "checkpoints" / "distill").exists()

@@ -51,7 +51,7 @@ def test_it_returns_every_terms_totals_in_order_without_their_weights(material: 
     assert [term.weight for term in terms] == [1.0, 1.0, 0.5]
     assert torch.allclose(objective(batch, answers), torch.cat([term(batch, outputs) for term in terms]))
     assert torch.equal(objective.counts(batch), torch.cat([term.count(batch) for term in terms]))
-    assert objective.weights.tolist() == [1.0, 1.0, 1.0, 0.5, 0.5]  # type: ignore[operator]
+    assert objective.weights.tolist() == [1.0, 1.0, 1.0, 0.5, 0.5]
 
 
 def test_weights_that_change_are_those_of_the_step_at_hand(material: Material) -> None:
@@ -60,7 +60,7 @@ def test_weights_that_change_are_those_of_the_step_at_hand(material: Material) -
     found = []
     for step in range(5):
         objective.begin(Moment(step, 5, epoch=step // 3, epochs=2))
-        found.append(objective.weights.tolist())  # type: ignore[operator]
+        found.append(objective.weights.tolist())
     assert found == [[1.0, 0.0, 0.0], [1.5, 0.0, 0.0], [2.0, 0.0, 0.0], [2.5, 1.0, 1.0], [3.0, 1.0, 1.0]]
 
 

@@ -19,9 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import kdcli
 from kdcli.data.batching import AlignedRuns, Batch
+from kdcli.engine import guards, loss_log
 from kdcli.engine.checkpoint import Position
 from kdcli.engine.feed import Delivery
+from kdcli.engine.loop import Trainer, step
 from kdcli.engine.objective import Objective
+from kdcli.engine.phase import Phase
 from kdcli.engine.stage_run import StageRun
 from kdcli.losses.projection import Projections
 from kdcli.losses.relational import RelationalTerm
@@ -181,6 +184,12 @@ def desk(material: Material, tmp_path: Path) -> Iterator[Desk]:
     made.close()
 
 
+def at_work(running: Trainer, phase: Phase, position: Position) -> StageRun:
+    """The first stage of a phase, as a trainer trains it."""
+    folder = running.checkpoints / phase.name
+    return StageRun(running.accelerator, running.settings, running.events, running.profile, folder, phase, 0, position)
+
+
 def one_by_one(bank: Projections) -> list[Term]:
     return [term for term in every_loss(bank) if not isinstance(term, RelationalTerm)]
 
@@ -193,12 +202,12 @@ def test_a_step_that_is_not_logged_asks_for_no_number(
     """With answers from the teachers or from the disk; a gradient that is not finite is looked for on the CPU alone."""
     made = desk.phase(terms, ENDLESS if kept else None, steps=100)
     running = trainer(desk.folder, evaluations_per_epoch=1, accumulation=2)
-    stage = StageRun(running, made, 0, Position())
+    stage = at_work(running, made, Position())
     stage.model.train()
-    monkeypatch.setattr(StageRun, "_guard", lambda *_: None)
+    monkeypatch.setattr(guards, "refuse_gradient", lambda *_: None)
     batches = [made.train.batch(rows) for rows in ([0, 3, 5], [7, 8])]
 
-    def step(position: int) -> list[str]:
+    def asked_at(position: int) -> list[str]:
         stage.position.step = position
         if kept and position > 0:
             for batch in batches:
@@ -206,23 +215,23 @@ def test_a_step_that_is_not_logged_asks_for_no_number(
                 assert set(batch.answers) == {"bert", "roberta"}
         asks = Asks()
         with asks:
-            stage._step(Delivery(batches, True, 5))
+            step(stage, Delivery(batches, True, 5))
         return asks.places
 
-    step(0)
-    assert not stage._logs_now()
-    assert step(2) == []
-    assert step(4) == []
-    stage._log(5)
+    asked_at(0)
+    assert not stage.logs_now
+    assert asked_at(2) == []
+    assert asked_at(4) == []
+    loss_log.write(stage)
 
 
 def test_a_step_that_is_logged_may_ask(desk: Desk) -> None:
     """So that the test above looks where something can be found."""
     made = desk.phase(all_terms, steps=100)
-    stage = StageRun(trainer(desk.folder), made, 0, Position(step=1))
-    assert stage._logs_now()
+    stage = at_work(trainer(desk.folder), made, Position(step=1))
+    assert stage.logs_now
     with Asks() as asks:
-        stage._step(Delivery([made.train.batch([0, 3])], True, 2))
+        step(stage, Delivery([made.train.batch([0, 3])], True, 2))
         stage.steps_summed = torch.ones(())
-        stage._log(2)
-    assert any(place.startswith("engine/stage_run.py") for place in asks.places)
+        loss_log.write(stage)
+    assert any(place.startswith("engine/loss_log.py") for place in asks.places)
