@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from kdcli.data.batching import sorted_batches
 from kdcli.data.cutting import Cutter
 from kdcli.export.sessions import run
+from kdcli.tasks.classification import CLASSES
+from kdcli.tasks.kind import Kind
+from kdcli.tasks.metric import Values
 
 TOLERANCE = 1e-3
 PROBABILITY_TOLERANCE = 1e-4
-TIE = 1e-5
 MIN_AGREEMENT = 0.9
 SINGLES = 2000
-_ROWS_OF_A_CLASS, _KEPT_OF_A_CLASS = 5, 0.5
-_MORE_THAN_ONE_ROW = 2
 BATCHES = (1, 8, 32)
 _QUANTILES = (0.1, 0.5, 1.0)
 
 Logits = NDArray[np.float32]
-Score = Callable[[NDArray[np.int64], NDArray[np.int64]], float]
-Interval = Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[float, float]]
+Score = Callable[[Values, NDArray[np.int64]], float]
+Interval = Callable[[Values, NDArray[np.int64]], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class SplitCheck:
         score, interval: the file's, as fractions, and its 95 % interval.
         drop: by how many points the file scores lower than the model (negative: higher); without classes, the share of samples
             that changed their class, in points, which accuracy cannot lose more than.
-        ties: samples whose class differs, where the model's two best logits are within :data:`TIE` of their size.
+        ties: samples whose class differs, where the model itself is as good as undecided.
         probability_difference: largest difference of a probability.
         collapsed: what has become of the classes that the model tells apart, if the file does not; else None.
     """
@@ -248,6 +248,7 @@ class Examiner:
         metric: by which files are scored; None where nobody knows the right classes.
         score, interval: of predicted classes [n] of the given rows [n]; None without a metric.
         by_agreement: the model itself is at chance (see :class:`Check`).
+        kind: of task.
     """
 
     texts: Texts
@@ -257,6 +258,7 @@ class Examiner:
     score: Score | None = None
     interval: Interval | None = None
     by_agreement: bool = False
+    kind: Kind = CLASSES
 
     def check(self, session: Any) -> Check:
         """Run a file over the shapes and over all texts, batched and one by one."""
@@ -270,8 +272,8 @@ class Examiner:
             inputs = self.texts.batch(rows)
             ours, theirs = self.reference[rows], ask(inputs)
             batch, length = inputs["input_ids"].shape
-            shapes.append(ShapeCheck(batch, length, *_compared(ours, theirs), _ties(ours, theirs)))
-            for row, differs in zip(rows, ours.argmax(-1) != theirs.argmax(-1), strict=True):
+            shapes.append(ShapeCheck(batch, length, *self._compared(ours, theirs), self._ties(ours, theirs)))
+            for row, differs in zip(rows, self.kind.changed(ours, theirs), strict=True):
                 changed[row] = changed.get(row, False) or bool(differs)
         every = np.arange(len(self.texts.rows))
         some = every if len(every) <= SINGLES else np.linspace(0, len(every) - 1, SINGLES).astype(np.int64)
@@ -287,20 +289,29 @@ class Examiner:
         theirs = run(session, self.texts.batch(chosen))
         return float(np.abs(theirs - self.reference[chosen]).mean()) if np.isfinite(theirs).all() else float("inf")
 
+    def _compared(self, ours: Logits, theirs: Logits) -> tuple[float, float]:
+        """Largest difference, and share of the samples that are decided alike."""
+        difference = float(np.abs(ours - theirs).max()) if np.isfinite([ours, theirs]).all() else float("inf")
+        return difference, float(np.mean(~self.kind.changed(ours, theirs)))
+
+    def _ties(self, ours: Logits, theirs: Logits) -> int:
+        """How many samples are decided otherwise that the model itself is as good as undecided about."""
+        return int(np.sum(self.kind.undecided(ours) & self.kind.changed(ours, theirs)))
+
     def _split(self, logits: Logits, rows: NDArray[np.int64]) -> SplitCheck:
         reference = self.reference[rows]
-        difference, agreement = _compared(reference, logits)
+        difference, agreement = self._compared(reference, logits)
         if not np.isfinite(logits).all():
             return SplitCheck(len(logits), difference, agreement, None, None, None, 100.0 * (1.0 - agreement))
         found = SplitCheck(
             len(logits), difference, agreement, None, None, None, 100.0 * (1.0 - agreement),
-            ties=_ties(reference, logits),
-            probability_difference=float(np.abs(_softmax(reference) - _softmax(logits)).max()),
-            collapsed=_collapsed(reference.argmax(-1), logits.argmax(-1)),
+            ties=self._ties(reference, logits),
+            probability_difference=self.kind.probability_difference(reference, logits),
+            collapsed=self.kind.collapsed(reference, logits),
         )  # fmt: skip
         if self.score is None or self.interval is None:
             return found
-        ours, theirs = (values[:, list(self.order)].argmax(-1) for values in (reference, logits))
+        ours, theirs = (self.kind.predictions(values[:, list(self.order)]) for values in (reference, logits))
         score = self.score(theirs, rows)
         drop = 100.0 * (self.score(ours, rows) - score)
         return replace(found, metric=self.metric, score=score, interval=self.interval(theirs, rows), drop=drop)
@@ -317,38 +328,5 @@ def answers(ask: Callable[[dict[str, NDArray[np.int64]]], Logits], texts: Texts,
     return found
 
 
-def _compared(ours: Logits, theirs: Logits) -> tuple[float, float]:
-    """Largest difference and share of the same classes."""
-    difference = float(np.abs(ours - theirs).max()) if np.isfinite([ours, theirs]).all() else float("inf")
-    return difference, float(np.mean(ours.argmax(-1) == theirs.argmax(-1)))
-
-
 def _too_few(agreement: float, of: str) -> str:
     return f"it gives the model's class to {agreement:.1%} of {of}, where at least {MIN_AGREEMENT:.0%} must agree"
-
-
-def _ties(ours: Logits, theirs: Logits) -> int:
-    """How many samples change their class where the model's two best logits are as good as equal."""
-    if ours.shape[1] < 2 or not np.isfinite(ours).all():
-        return 0
-    best = np.sort(ours.astype(np.float64), axis=1)[:, -2:]
-    undecided = best[:, 1] - best[:, 0] <= TIE * np.maximum(1.0, np.abs(ours).max(1))
-    return int(np.sum(undecided & (ours.argmax(-1) != theirs.argmax(-1))))
-
-
-def _softmax(logits: Logits) -> NDArray[np.float64]:
-    powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    found: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
-    return found
-
-
-def _collapsed(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> str | None:
-    """Whether a file has lost classes that the model predicts: it gives one class to all, or to most of another one's texts."""
-    classes, counts = np.unique(ours, return_counts=True)
-    if len(np.unique(theirs)) == 1 and len(ours) - counts.max() >= _MORE_THAN_ONE_ROW:
-        return f"it gives the same class to all texts, where the model gives {len(classes)}"
-    for place, count in zip(classes, counts, strict=True):
-        kept = int(np.sum(theirs[ours == place] == place))
-        if count >= _ROWS_OF_A_CLASS and kept < _KEPT_OF_A_CLASS * count:
-            return f"it keeps {kept} of the {count} texts that the model gives to one class"
-    return None

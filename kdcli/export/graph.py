@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from kdcli.engine.interruption import refuse_to_go_on
 from kdcli.errors import RunFailedError
 from kdcli.export.surgery import MICROSOFT, simplify
+from kdcli.tasks.classification import CLASSES
+from kdcli.tasks.kind import Kind
 
 OPSET = 20  # the first one with Gelu as a single node
 LOGITS, PROBABILITIES = "logits", "probabilities"
@@ -38,24 +40,26 @@ class GraphSettings:
         fused: use the nodes that ONNX Runtime has for attention, and leave out what the head does not read. Without it the
             graph has operators of the ONNX standard alone, which other engines read too.
         packed: where fused, join queries, keys and values into one product (which static quantisation cannot take).
-        probabilities: have them as a second output.
+        probabilities: have them as a second output, where the kind of task has any.
+        kind: of task.
     """
 
     fused: bool = True
     packed: bool = True
     probabilities: bool = False
+    kind: Kind = CLASSES
 
 
 class _Traced(nn.Module):
     """The model as a function of its inputs in a fixed order, which is what the exporter traces; answers in fp32."""
 
-    def __init__(self, model: nn.Module, names: list[str], probabilities: bool) -> None:
+    def __init__(self, model: nn.Module, names: list[str], probabilities: Callable[[Tensor], Tensor] | None) -> None:
         super().__init__()
         self.model, self.names, self.probabilities = model, names, probabilities
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits.float()
-        return (logits, logits.softmax(-1)) if self.probabilities else (logits,)
+        return (logits,) if self.probabilities is None else (logits, self.probabilities(logits))
 
 
 def write_graph(
@@ -104,7 +108,7 @@ def _traced(model: nn.Module, example: Mapping[str, Tensor], settings: GraphSett
         with warnings.catch_warnings(), torch.no_grad(), _attention_of(model, settings.fused):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                _Traced(model, names, settings.probabilities),
+                _Traced(model, names, settings.kind.probabilities if settings.probabilities else None),
                 tuple(example[name] for name in names),
                 input_names=names,
                 output_names=[LOGITS, PROBABILITIES] if settings.probabilities else [LOGITS],

@@ -9,9 +9,11 @@ from string import Template
 from kdcli.files import write_text
 from kdcli.models.checkpoints import Reference, describe
 from kdcli.models.loading import load_tokenizer, text_limit
+from kdcli.tasks.classification import CLASSES
+from kdcli.tasks.kind import Kind
 
 _PREDICT = Template('''\
-"""Labels for texts: python predict.py "a text" "another text", or a text on each line of standard input."""
+"""$what: python predict.py "a text" "another text", or a text on each line of standard input."""
 
 import argparse
 import io
@@ -26,7 +28,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 HERE = Path(__file__).resolve().parent
-LABELS = json.loads((HERE / "config.json").read_text(encoding="utf-8")).get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+$constants
 TOKENIZER = Tokenizer.from_file(str(HERE / "tokenizer.json"))
 TOKENIZER.enable_truncation(max_length=$max_length, direction=$truncation)
 TOKENIZER.enable_padding(direction="right", pad_id=$pad_id, pad_token=$pad_token, pad_type_id=$pad_type)
@@ -44,19 +46,18 @@ def seen(text: str) -> str:
     return text
 
 
-def predict(session: onnxruntime.InferenceSession, texts: list[str], pairs: list[str] | None = None) -> list[tuple[str, float]]:
-    """The likeliest label, and its probability, of each text, or of each text and its pair."""
+def predict(session: onnxruntime.InferenceSession, texts: list[str], pairs: list[str] | None = None) -> list[$result]:
+    """$told"""
     seen_texts = list(map(seen, texts))
     samples = seen_texts if pairs is None else list(zip(seen_texts, map(seen, pairs), strict=True))
-    found: list[tuple[str, float]] = []
+    found: list[$result] = []
     for batch in (TOKENIZER.encode_batch(samples[start : start + 32]) for start in range(0, len(samples), 32)):
         rows = [{"input_ids": row.ids, "attention_mask": row.attention_mask, "token_type_ids": row.type_ids} for row in batch]
         inputs = {node.name: np.array([row[node.name] for row in rows], np.int64) for node in session.get_inputs()}
-        logits = session.run(["logits"], inputs)[0].astype(np.float32)
-        if not np.isfinite(logits).all():
+        outputs = session.run(["logits"], inputs)[0].astype(np.float32)
+        if not np.isfinite(outputs).all():
             raise ValueError("the model's outputs are not finite")
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        found += [(LABELS[str(row.argmax())], float(row.max() / row.sum())) for row in powers]
+$decide
     return found
 
 
@@ -80,18 +81,19 @@ if __name__ == "__main__":
     except ValueError as error:
         options.exit(3, f"{error}\\n")
     sys.stdout.reconfigure(encoding="utf-8")
-    for text, (label, score) in zip(texts, answers, strict=True):
-        print(label.translate(ON_ONE_LINE), f"{score:.4f}", text.translate(ON_ONE_LINE), sep="\\t")
+    for text, answer in zip(texts, answers, strict=True):
+        print($cells, text.translate(ON_ONE_LINE), sep="\\t")
 ''')
 
 
-def write_predict(folder: Path, model_file: str, max_length: int | None = None) -> Path:
+def write_predict(folder: Path, model_file: str, max_length: int | None = None, kind: Kind = CLASSES) -> Path:
     """Write ``predict.py``, which needs onnxruntime, tokenizers and numpy, and can be copied into a service.
 
     Args:
         folder: an export folder, with configuration and tokenizer in it.
         model_file: the file in it that is asked unless another one is named, such as ``onnx/model.onnx``.
         max_length: tokens per text, at which the files were checked; None for as many as the model takes.
+        kind: of task.
 
     Raises:
         RequestError: the folder's configuration or tokenizer cannot be used.
@@ -107,5 +109,6 @@ def write_predict(folder: Path, model_file: str, max_length: int | None = None) 
     }
     path = folder / "predict.py"
     part = ":size" if tokenizer.truncation_side == "right" else "-size:"
-    write_text(path, _PREDICT.substitute({name: json.dumps(value) for name, value in known.items()} | {"part": part}))
+    settled = {name: json.dumps(value) for name, value in known.items()}
+    write_text(path, _PREDICT.substitute(settled | {"part": part} | vars(kind.serving)))
     return path

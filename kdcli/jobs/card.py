@@ -6,7 +6,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kdcli import __version__
 from kdcli.data.task import DEV
@@ -17,20 +17,12 @@ from kdcli.plan.plan import DISTILL, Plan, StagePlan, TeacherPlan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
 from kdcli.recipe.blocks import Schedule
+from kdcli.tasks.kind import Kind
 from kdcli.tasks.metric import LEVEL
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-_HUB_METRICS: dict[str, tuple[str, dict[str, Any]]] = {
-    "accuracy": ("accuracy", {}),
-    "f1": ("f1", {}),
-    "macro-f1": ("f1", {"average": "macro"}),
-    "weighted-f1": ("f1", {"average": "weighted"}),
-    "matthews": ("matthews_correlation", {}),
-    "pearson": ("pearsonr", {}),
-    "spearman": ("spearmanr", {}),
-}
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _MOST_SLICES = 5
 _MARKS = re.compile(r"[\\`*_\[\]<>|&~$#!]")
@@ -61,11 +53,11 @@ def _metadata(plan: Plan, evaluations: Sequence[Evaluation]) -> str:
     from huggingface_hub import ModelCardData
 
     student = plan.student_or_fail
-    results = [result for evaluation in evaluations for result in _results(evaluation)]
+    results = [result for evaluation in evaluations for result in _results(evaluation, plan.task.known())]
     bases = [teacher.reference for teacher in _taking_part(plan) if _is_on_hub(teacher)]
     data = ModelCardData(
         library_name="transformers",
-        pipeline_tag="text-classification",
+        pipeline_tag=plan.task.known().pipeline,
         tags=["knowledge-distillation", "kdcli"],
         base_model=bases or None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
@@ -75,22 +67,22 @@ def _metadata(plan: Plan, evaluations: Sequence[Evaluation]) -> str:
     return data.to_yaml()
 
 
-def _results(evaluation: Evaluation) -> Iterator[EvalResult]:
+def _results(evaluation: Evaluation, kind: Kind) -> Iterator[EvalResult]:
     """The student's scores, as the Hub notes them."""
     from huggingface_hub import EvalResult
 
     for student in evaluation.of("student")[:1]:
         for metric, value in student.scores.items():
-            kind, more = _HUB_METRICS[metric]
+            name, more = kind.metrics[metric].on_hub
             interval = {"interval_95": [float(end) for end in student.interval]} if metric == evaluation.metric else {}
             yield EvalResult(
-                task_type="text-classification",
-                task_name="Text Classification",
+                task_type=kind.pipeline,
+                task_name=kind.pipeline.replace("-", " ").title(),
                 dataset_type=_slug(evaluation.task),
                 dataset_name=evaluation.task,
                 dataset_split=evaluation.split,
                 dataset_args={"rows": evaluation.rows, "fingerprint": evaluation.fingerprint},
-                metric_type=kind,
+                metric_type=name,
                 metric_name=metric,
                 metric_value=float(value),
                 metric_args={**more, **interval} or None,
@@ -208,17 +200,17 @@ def _use(plan: Plan) -> str:
     return f"""```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", "PATH OF THIS FOLDER")
+classify = pipeline("{plan.task.known().pipeline}", "PATH OF THIS FOLDER")
 classify({text}, truncation=True, max_length={length})
 ```
 
-Classes, in output order: {_names(plan.task.labels)}."""
+{plan.task.known().outputs_told(_plain)}"""
 
 
 def _limits(plan: Plan, evaluations: Sequence[Evaluation]) -> Iterator[str]:
     splits = [evaluation.split for evaluation in evaluations]
     yield f"Other languages, and texts of another kind than those of {_plain(plan.task.name)}, were not tested."
-    yield f"It answers every text with one of its {len(plan.task.labels)} classes, also where none fits."
+    yield from plan.task.known().limits()
     yield f"Texts were cut to {plan.recipe.training.max_length} tokens in training; what comes behind has no influence."
     chosen = "The checkpoint was chosen on the dev split"
     if splits == [DEV]:

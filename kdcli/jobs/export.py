@@ -223,8 +223,11 @@ def _export(request: ExportRequest, events: Events) -> Export:
     tokenizer = load_tokenizer(source.checkpoint)
     texts = Texts.of(tokenizer, source.texts, source.max_length)
     reduce_range = not has_vnni() if request.reduce_range is None else request.reduce_range
+    if request.graph.probabilities and not source.kind.has_probabilities:
+        what = f"a model for {source.kind.name} gives no probabilities"
+        raise RequestError(Problem("--probabilities", what, "the outputs alone"))
     asked = Asked(
-        request.graph, request.max_drop, reduce_range, request.embeddings, request.calibration,
+        replace(request.graph, kind=source.kind), request.max_drop, reduce_range, request.embeddings, request.calibration,
         torch.get_num_threads(), request.device,
     )  # fmt: skip
     with whole_folder(source.folder) as partial:
@@ -242,7 +245,7 @@ def _export(request: ExportRequest, events: Events) -> Export:
         kept = [variant for variant in variants if variant.broken is None]
         if not kept:
             raise GateError("\n".join([*broken, "no file holds; nothing was written"]))
-        write_predict(partial, f"onnx/{kept[0].path.name}", source.max_length)
+        write_predict(partial, f"onnx/{kept[0].path.name}", source.max_length, source.kind)
         latencies, memory = _measured(request, source, model, tokenizer, texts, kept, events)
         done = Export(
             folder=source.folder,
@@ -302,7 +305,7 @@ def _workshop(
     events.emit(WorkStarted("asking the model"))
     reference = answers(_model_call(model), texts)
     refuse_outputs_not_finite(str(source.checkpoint), reference, "the texts that the files are held against")
-    examiner = Examiner(texts, reference, source.order)
+    examiner = Examiner(texts, reference, source.order, kind=source.kind)
     judged = Judged(len(texts.rows), source.split, source.origin)
     if source.labels is not None:
         labels, kind, metric = source.labels, source.kind, source.kind.metric(source.metric)
@@ -312,7 +315,7 @@ def _workshop(
             texts, reference, source.order, source.metric,
             lambda predictions, rows: metric.score(predictions, labels[rows]),
             lambda predictions, rows: score_interval(metric, predictions, labels[rows]),
-            chance.at_chance,
+            chance.at_chance, kind,
         )  # fmt: skip
     for note in _about_judging(judged, source.metric):
         events.emit(note)

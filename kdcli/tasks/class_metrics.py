@@ -67,6 +67,7 @@ class Accuracy(ClassMetric):
     """The share of samples that are right."""
 
     name = "accuracy"
+    on_hub = ("accuracy", {})
     is_share_of_right = True
 
     def scores(self, predictions: Values, targets: Values, weights: Counts) -> Floats:
@@ -90,6 +91,7 @@ class F1(_F1):
     """F1 of class 1 of two."""
 
     name = "f1"
+    on_hub = ("f1", {})
 
     def _averaged(self, f1: Floats, classes: Classes, given: Floats, present: Floats) -> Floats:
         return np.asarray(f1[:, classes == 1].sum(-1))
@@ -99,6 +101,7 @@ class MacroF1(_F1):
     """Mean F1 over the classes that occur on either side."""
 
     name = "macro-f1"
+    on_hub = ("f1", {"average": "macro"})
 
     def _averaged(self, f1: Floats, classes: Classes, given: Floats, present: Floats) -> Floats:
         occurs = (given + present > 0).astype(np.float64)
@@ -109,6 +112,7 @@ class WeightedF1(_F1):
     """F1 of the classes, weighted by how often each occurs."""
 
     name = "weighted-f1"
+    on_hub = ("f1", {"average": "weighted"})
 
     def _averaged(self, f1: Floats, classes: Classes, given: Floats, present: Floats) -> Floats:
         return np.asarray((f1 * present).sum(-1) / present.sum(-1))
@@ -118,6 +122,7 @@ class Matthews(ClassMetric):
     """Matthews' correlation, from −1 to 1; 0 where either side is always the same."""
 
     name = "matthews"
+    on_hub = ("matthews_correlation", {})
     lowest = -1.0
 
     def scores(self, predictions: Values, targets: Values, weights: Counts) -> Floats:
@@ -158,6 +163,7 @@ class Pearson(_Correlation):
     """
 
     name = "pearson"
+    on_hub = ("pearsonr", {})
 
     def _places(self, counts: Floats, classes: Classes) -> Floats:
         """How far each class lies above the mean of its set, times the number of samples so that it stays whole."""
@@ -168,6 +174,7 @@ class Spearman(_Correlation):
     """Spearman's correlation of ordered classes."""
 
     name = "spearman"
+    on_hub = ("spearmanr", {})
 
     def _places(self, counts: Floats, classes: Classes) -> Floats:
         """How far the mid-rank of each class lies above the middle of its set, twice, so that it is whole."""

@@ -28,7 +28,7 @@ from kdcli.tasks.class_names import (
 )
 from kdcli.tasks.class_scores import ClassScore, class_scores, confusion, missing_classes
 from kdcli.tasks.column import Column, count_rows
-from kdcli.tasks.kind import Kind, Outputs
+from kdcli.tasks.kind import Kind, Outputs, Serving
 from kdcli.tasks.metric import Metric, Values
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 NO_CLASS = -1
 _FEWEST_VALUES = 3
 _MOST_NAMED = 5
+TIE = 1e-5
+_ROWS_OF_A_CLASS, _KEPT_OF_A_CLASS = 5, 0.5
+_MORE_THAN_ONE_ROW = 2
 
 
 @dataclass(frozen=True)
@@ -286,6 +289,58 @@ class Classification(Kind):
         values, counts = np.unique(known, return_counts=True)
         return np.full(count, values[counts.argmax()], dtype=np.int64)
 
+    # Files that shall say what a model says
+
+    def changed(self, ours: Outputs, theirs: Outputs) -> NDArray[np.bool_]:
+        """Those that get another class."""
+        return np.asarray(ours.argmax(-1) != theirs.argmax(-1))
+
+    def undecided(self, ours: Outputs) -> NDArray[np.bool_]:
+        """Those whose two best logits are within :data:`TIE` of their size."""
+        if ours.shape[1] < 2 or not np.isfinite(ours).all():
+            return np.zeros(len(ours), dtype=np.bool_)
+        best = np.sort(ours.astype(np.float64), axis=1)[:, -2:]
+        return np.asarray(best[:, 1] - best[:, 0] <= TIE * np.maximum(1.0, np.abs(ours).max(1)))
+
+    def probability_difference(self, ours: Outputs, theirs: Outputs) -> float:
+        """Of a class."""
+        return float(np.abs(_softmax(ours) - _softmax(theirs)).max())
+
+    def collapsed(self, ours: Outputs, theirs: Outputs) -> str | None:
+        """Whether one class is given to all texts, or to most of another one's."""
+        return collapsed(ours.argmax(-1), theirs.argmax(-1))
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Of the classes."""
+        return outputs.softmax(-1)
+
+    serving = Serving(
+        what="Labels for texts",
+        constants=(
+            'LABELS = json.loads((HERE / "config.json").read_text(encoding="utf-8")).get('
+            '"id2label", {"0": "LABEL_0", "1": "LABEL_1"})'
+        ),
+        result="tuple[str, float]",
+        told="The likeliest label, and its probability, of each text, or of each text and its pair.",
+        decide=(
+            "        powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))\n"
+            "        found += [(LABELS[str(row.argmax())], float(row.max() / row.sum())) for row in powers]"
+        ),
+        cells='answer[0].translate(ON_ONE_LINE), f"{answer[1]:.4f}"',
+    )
+
+    # What a person reads
+
+    pipeline = "text-classification"
+
+    def limits(self) -> Iterator[str]:
+        """That it always answers."""
+        yield f"It answers every text with one of its {len(self.names)} classes, also where none fits."
+
+    def outputs_told(self, plain: Callable[[str], str]) -> str:
+        """The classes."""
+        return f"Classes, in output order: {', '.join(map(plain, self.names))}."
+
     # Tables
 
     def written(self, value: Any) -> str:
@@ -312,6 +367,24 @@ class Classification(Kind):
     def calibration(self, outputs: Outputs, targets: Values) -> Calibration:
         """Of the probability of the predicted class."""
         return calibrate(outputs, targets)
+
+
+def _softmax(logits: Outputs) -> NDArray[np.float64]:
+    powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    found: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
+    return found
+
+
+def collapsed(ours: Classes, theirs: Classes) -> str | None:
+    """Whether a file has lost classes that the model predicts: it gives one class to all, or to most of another one's texts."""
+    classes, counts = np.unique(ours, return_counts=True)
+    if len(np.unique(theirs)) == 1 and len(ours) - counts.max() >= _MORE_THAN_ONE_ROW:
+        return f"it gives the same class to all texts, where the model gives {len(classes)}"
+    for place, count in zip(classes, counts, strict=True):
+        kept = int(np.sum(theirs[ours == place] == place))
+        if count >= _ROWS_OF_A_CLASS and kept < _KEPT_OF_A_CLASS * count:
+            return f"it keeps {kept} of the {count} texts that the model gives to one class"
+    return None
 
 
 def _values(classes: Sequence[str]) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -23,6 +24,27 @@ if TYPE_CHECKING:
 Outputs = NDArray[np.float32]  # what a model says of each sample, before anything is decided from it
 
 
+@dataclass(frozen=True)
+class Serving:
+    """How ``predict.py`` makes predictions of a row of outputs, as Python source.
+
+    Attributes:
+        what: what it gives for texts, as the script's first line begins.
+        constants: lines that read what it needs of ``config.json``.
+        result: the type of what is given for one text.
+        told: what that is, in a sentence.
+        decide: lines of the body of a loop over the batches, which extend ``found`` from ``outputs`` [B, …].
+        cells: an expression of the cells that are printed before a text, from ``answer``.
+    """
+
+    what: str
+    constants: str
+    result: str
+    told: str
+    decide: str
+    cells: str
+
+
 class Kind(ABC):
     """A kind of task, with what is known of one task: its classes, its numbers, ….
 
@@ -32,6 +54,8 @@ class Kind(ABC):
         fewest_outputs: that a model of it has.
         has_probabilities: outputs are a distribution, whose spread says how sure a model is.
         softens: a temperature changes what outputs say.
+        serving: how ``predict.py`` makes predictions.
+        pipeline: what the Hub and transformers call what a model of it does.
         guess_name: what :meth:`guess` is called in tables.
         guessing: the same in a sentence.
     """
@@ -262,6 +286,42 @@ class Kind(ABC):
     @abstractmethod
     def guess(self, known: Values, count: int) -> Values:
         """Predictions without a model, from the targets of other samples: always the same one [count, …]."""
+
+    # Files that shall say what a model says
+
+    @abstractmethod
+    def changed(self, ours: Outputs, theirs: Outputs) -> NDArray[np.bool_]:
+        """Of which samples other outputs decide otherwise [n]."""
+
+    def undecided(self, ours: Outputs) -> NDArray[np.bool_]:
+        """Of which samples a model itself is as good as undecided [n]."""
+        return np.zeros(len(ours), dtype=np.bool_)
+
+    def probability_difference(self, ours: Outputs, theirs: Outputs) -> float:
+        """The largest difference of a probability; 0 where there are none."""
+        return 0.0
+
+    def collapsed(self, ours: Outputs, theirs: Outputs) -> str | None:
+        """What has become of what the model tells apart, if other outputs do not; else None."""
+        return None
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Outputs as probabilities, for a graph; only where the kind :attr:`has_probabilities`."""
+        raise NotImplementedError
+
+    serving: ClassVar[Serving]
+
+    # What a person reads
+
+    pipeline: ClassVar[str]
+
+    @abstractmethod
+    def limits(self) -> Iterator[str]:
+        """What a model of it cannot do, in sentences, for its card."""
+
+    @abstractmethod
+    def outputs_told(self, plain: Callable[[str], str]) -> str:
+        """What the outputs are, in a sentence, for the card; ``plain`` makes a name harmless."""
 
     # Tables
 

@@ -23,11 +23,13 @@ class Metric(ABC):
     Attributes:
         name: as ``--metric`` takes it.
         lowest: what the worst predictions score.
+        on_hub: what the Hub calls it, and with which arguments.
         is_share_of_right: the score is the share of samples that are right, so that the exact tests and intervals of shares
             hold.
     """
 
     name: ClassVar[str]
+    on_hub: ClassVar[tuple[str, dict[str, Any]]]
     lowest: ClassVar[float] = 0.0
     is_share_of_right: ClassVar[bool] = False
 
