@@ -56,8 +56,8 @@ def _terms_without_finite_gradient(run: StageRun, micro_batches: Sequence[Batch]
     culprits = set()
     for batch in micro_batches:
         outputs = {**run.taught(batch), **run.phase.learner(batch, run.objective.needs)}
-        shares = torch.split(counts, [term.parts for term in run.stage.terms])
-        for term, share in zip(run.stage.terms, shares, strict=True):
+        shares = torch.split(counts, [term.parts for term in run.terms])
+        for term, share in zip(run.terms, shares, strict=True):
             value = (term(batch, outputs) / share).sum() * term.at_moment(term.weight)
             if not value.requires_grad:
                 continue

@@ -79,7 +79,7 @@ class Trainer:
         position = state.position if state else Position()
         seconds: Counter[str] = Counter()
         samples = 0
-        before = sum(stage.steps for stage in phase.stages[: position.stage])
+        before = sum(stage.plan.steps for stage in phase.stages[: position.stage])
         self.events.emit(PhaseStarted(phase.name, phase.title, before + position.step, phase.steps))
         for row in range(position.stage, len(phase.stages)):
             if row > position.stage:

@@ -38,7 +38,7 @@ def write(run: StageRun) -> None:
     values |= {"loss": means.sum().item(), "learning-rate": run.optimizer.param_groups[0]["lr"]}
     if run.norm is not None and math.isfinite(run.norm):
         values["gradient-norm"] = float(run.norm)
-    for term in run.stage.terms:
+    for term in run.terms:
         if isinstance(term.weight, Schedule):
             values[f"{log_group(term)}/weight"] = term.at_moment(term.weight)
     figures, remarks = run.objective.observed()

@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kdcli.data.batching import Batch, Samples
-from kdcli.engine.objective import ParameterKind
-from kdcli.engine.optimisation import RateSchedule
 from kdcli.losses.projection import Projections
 from kdcli.losses.term import Term
 from kdcli.models.output import Output, Wanted
-from kdcli.recipe.schema import Until
+from kdcli.plan.plan import StagePlan
 
 Scores = dict[str, dict[str, float]]
 Asking = Callable[[Batch, Mapping[str, Wanted]], dict[str, Output]]
@@ -33,29 +31,12 @@ class ReadsAhead(Protocol):
         """Learn what other processes have found out; called at the begin of an epoch."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stage:
-    """A part of a phase.
+    """A stage as it is planned, and the terms that compute what it minimises."""
 
-    Attributes:
-        steps: optimiser steps at the most.
-        terms: what is minimised.
-        learning_rates: peak rates of body, head and projections.
-        model_rates: peak rates of the bodies of models that have one of their own, by name.
-        warmup, schedule: how the rates rise and fall; None takes the trainer's settings.
-        freeze: places (``embeddings``, ``head``, numbers of layers) that stay as they are.
-        until: a rule for moving on earlier.
-    """
-
-    name: str
-    steps: int
+    plan: StagePlan
     terms: Sequence[Term]
-    learning_rates: Mapping[ParameterKind, float]
-    warmup: float | None = None
-    schedule: RateSchedule | None = None
-    freeze: Sequence[int | str] = ()
-    until: Until | None = None
-    model_rates: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -90,4 +71,4 @@ class Phase:
     @property
     def steps(self) -> int:
         """Steps of all stages."""
-        return sum(stage.steps for stage in self.stages)
+        return sum(stage.plan.steps for stage in self.stages)

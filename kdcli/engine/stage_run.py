@@ -43,6 +43,7 @@ class StageRun:
         position: how far the phase has come.
 
     Attributes:
+        stage, terms: as it is planned, and what it minimises.
         model, optimizer: as the accelerator has prepared them.
         parameters: all that move.
         sums: weighted losses [parts] over the steps since the last log entry, of this process.
@@ -67,17 +68,18 @@ class StageRun:
     ) -> None:
         self.accelerator, self.settings, self.events, self.profile = accelerator, settings, events, profile
         self.folder, self.phase, self.row, self.position = folder, phase, row, position
-        self.stage, self.device = phase.stages[row], accelerator.device
+        self.stage, self.terms = phase.stages[row].plan, phase.stages[row].terms
+        self.device = accelerator.device
         set_seed((phase.seed * 1000 + row + accelerator.process_index * 7919) % 2**32)  # NumPy takes no larger one
-        self.objective = Objective(phase.learner, self.stage.terms, phase.projections, profile).to(self.device)
+        self.objective = Objective(phase.learner, self.terms, phase.projections, profile).to(self.device)
         self.objective.freeze(self.stage.freeze)
-        optimizer = make_optimizer(self.objective, self.stage.learning_rates, settings, self.stage.model_rates)
+        optimizer = make_optimizer(self.objective, self.stage.learning_rates, settings, self.stage.teacher_rates)
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.model: Any
         self.model, self.optimizer = accelerator.prepare(self.objective, optimizer)
         self.parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
         self.is_last = row == len(phase.stages) - 1
-        self.steps_before = sum(stage.steps for stage in phase.stages[:row])
+        self.steps_before = sum(stage.plan.steps for stage in phase.stages[:row])
         self.per_epoch = -(-len(phase.train) // settled(settings.batch_size))
         self.log_every = max(1, min(50, self.stage.steps // 50))
         self.evaluate_every = max(1, math.floor(self.per_epoch / settled(settings.evaluations_per_epoch)))
@@ -163,9 +165,7 @@ class StageRun:
 
     def set_rates(self) -> None:
         """Give the optimiser the learning rates of the step that is being taken."""
-        settings, stage = self.settings, self.stage
-        warmup = settings.warmup if stage.warmup is None else stage.warmup
-        factor = rate_factor(self.position.step, stage.steps, warmup, stage.schedule or settings.schedule)
+        factor = rate_factor(self.position.step, self.stage.steps, self.stage.warmup, self.stage.schedule)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
 

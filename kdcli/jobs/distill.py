@@ -56,9 +56,11 @@ from kdcli.models.student import (
 )
 from kdcli.models.teachers import Ensemble, Teacher
 from kdcli.plan.hardware import teachers_dtype
-from kdcli.plan.plan import DISTILL, HopPlan, Plan, StudentPlan
+from kdcli.plan.plan import DISTILL, HopPlan, Plan, StagePlan, StudentPlan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
+from kdcli.recipe.losses.hard_labels import HardLabels
+from kdcli.recipe.planned import TermPlan
 
 BASELINE = "baseline"
 Logits = NDArray[np.float32]
@@ -172,12 +174,26 @@ def _train_baseline(open_run: OpenRun) -> None:
     student = plan.alone
     if student is None or run.baseline.is_dir():
         return
-    stages = plan.hops[-1].stages
     open_run.events.emit(WorkStarted("tokenising"))
-    alone = [Stage(BASELINE, sum(stage.steps for stage in stages), [HardLabelsTerm(kind=task.kind)], stages[-1].learning_rates)]
+    alone = [Stage(_baseline_stage(plan), [HardLabelsTerm(kind=task.kind)])]
     built = _build(plan, run, student, "pretrained")
     train = _samples(plan, task.train, student, [], {})
     _train(open_run, BASELINE, "training the same student without teachers", built, student, alone, train, run.baseline)
+
+
+def _baseline_stage(plan: Plan) -> StagePlan:
+    """One stage as long as all those of the student, on hard labels alone."""
+    stages, training = plan.hops[-1].stages, plan.recipe.training
+    return StagePlan(
+        phase=BASELINE,
+        name=BASELINE,
+        epochs=sum(stage.epochs for stage in stages),
+        steps=sum(stage.steps for stage in stages),
+        learning_rates=stages[-1].learning_rates,
+        warmup=training.warmup,
+        schedule=training.schedule,
+        terms=[TermPlan(loss=HardLabels(loss="hard-labels"))],
+    )
 
 
 def _hop_folder(run: RunFolder, hop: HopPlan) -> Path:

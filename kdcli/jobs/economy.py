@@ -49,7 +49,7 @@ def teaching(open_run: OpenRun, ensemble: Ensemble | None, train: Samples, stage
     asking = Teaching(ensemble, train, wants, profile=open_run.trainer.profile)
     root = cache_folder(_ANSWERS)
     per_epoch = -(-len(train) // settled(open_run.prepared.plan.recipe.training.batch_size))
-    steps = sum(stage.steps for stage in stages if wants_of([stage]))
+    steps = sum(stage.plan.steps for stage in stages if wants_of([stage]))
     if root is not None and open_run.cache_limit > 0 and steps > per_epoch:
         teachers = [teacher for teacher in ensemble.members() if teacher.name in wants]
         processes = open_run.trainer.accelerator.num_processes

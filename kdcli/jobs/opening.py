@@ -26,11 +26,9 @@ from kdcli.jobs.preparation import (
 )
 from kdcli.jobs.recording import MetricsFile, Trackers
 from kdcli.jobs.run_folder import RunFolder, find_run, new_run
-from kdcli.plan.hardware import resolve_device, resolve_precision
+from kdcli.plan.asked import Asked
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
-from kdcli.plan.resolve import load_recipe
-from kdcli.recipe.schema import Recipe
 
 
 @dataclass
@@ -94,18 +92,15 @@ def opened(
         stored = find_run(out).read_plan()
         request = _same_request(request, stored)
     assert request is not None
-    check_cheaply(request)
-    recipe = load_recipe(request).recipe
-    device = resolve_device(request.device)
-    precision = resolve_precision(recipe.training.precision, device)
-    accelerator = make_accelerator(precision, str(device))
+    asked = check_cheaply(request)
+    accelerator = make_accelerator(asked.precision, str(asked.device))
     if not accelerator.is_main_process:
         events = Events()
     with ExitStack() as owning:
-        run = _agreed(accelerator, lambda: _owned(find_run(out) if resume else _new(request, recipe, out), resume, owning))
+        run = _agreed(accelerator, lambda: _owned(find_run(out) if resume else _new(asked, out), resume, owning))
         if accelerator.is_main_process:
             with nullcontext() if resume else removed_on_error(run):
-                prepared = prepare(request, run, events).on(accelerator.num_processes)
+                prepared = prepare(asked, run, events).on(accelerator.num_processes)
                 check(prepared.plan)
                 if stored is not None:
                     _refuse_changed(stored, prepared.plan, run)
@@ -113,7 +108,7 @@ def opened(
             events.emit(RunOpened(str(run.path)))
         accelerator.wait_for_everyone()
         if not accelerator.is_main_process:
-            prepared = prepare(request, run, events, sized=False).on(accelerator.num_processes)
+            prepared = prepare(asked, run, events, sized=False).on(accelerator.num_processes)
         with _trained_by(accelerator, run, prepared, request, events, cache_limit) as open_run:
             yield open_run
 
@@ -151,9 +146,9 @@ def _trained_by(
         accelerator.end_training()
 
 
-def _new(request: TrainRequest, recipe: Recipe, out: Path | None) -> RunFolder:
-    data = request.data
-    student = request.student or recipe.student.size
+def _new(asked: Asked, out: Path | None) -> RunFolder:
+    request, data = asked.request, asked.request.data
+    student = request.student or asked.loaded.recipe.student.size
     task = data.task or ("starter" if data.is_starter else Path(data.data or "task").stem)
     return new_run(out, task, student if request.command == "distill" and student else request.command)
 

@@ -22,14 +22,14 @@ from kdcli.jobs.run_folder import RunFolder
 from kdcli.models.checkpoints import ALIASES, Reference, describe, parse_references
 from kdcli.models.starter import STARTER_TEACHERS, write_starter_teacher
 from kdcli.models.student import parse_size
+from kdcli.plan.asked import Asked, load_recipe, on_this_machine
 from kdcli.plan.derived import copies
-from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
-from kdcli.plan.resolve import asked_student, load_recipe, make_plan
+from kdcli.plan.resolve import asked_student, make_plan
 from kdcli.recipe.catalogue import BASELINE_RECIPE, DEFAULT_RECIPE, shipped
 from kdcli.recipe.document import KeyPath, Override
-from kdcli.recipe.schema import AUTO, settled
+from kdcli.recipe.schema import AUTO, Recipe, settled
 
 _STARTER_RATES: tuple[tuple[KeyPath, object], ...] = (
     (("teachers", "cofinetune", "learning_rate"), 8e-4),
@@ -109,8 +109,11 @@ def _absolute(part: str) -> str:
     )
 
 
-def check_cheaply(request: TrainRequest) -> None:
-    """Everything that can be found wrong before anything is read or written.
+def check_cheaply(request: TrainRequest) -> Asked:
+    """Find everything wrong that can be found before data or models are read, or anything is written.
+
+    Returns:
+        The request with its recipe, and what of this machine it takes.
 
     Raises:
         RequestError: recipe, teachers, student size, tracker, device or precision.
@@ -120,16 +123,16 @@ def check_cheaply(request: TrainRequest) -> None:
     if request.command == "distill":
         parse_size(asked_student(request, loaded))
     check_trackers(request.track)
-    resolve_precision(loaded.recipe.training.precision, resolve_device(request.device))
+    return on_this_machine(request, loaded)
 
 
-def prepare(request: TrainRequest, run: RunFolder, events: Events, *, sized: bool = True) -> Prepared:
+def prepare(asked: Asked, run: RunFolder, events: Events, *, sized: bool = True) -> Prepared:
     """Read the task (or make the starter task inside the run folder) and resolve the plan.
 
     Raises:
         RequestError: with everything that is wrong.
     """
-    check_cheaply(request)
+    request = asked.request
     references = parse_references(request.teachers, "--teachers")
     is_starter = request.data.is_starter
     if is_starter:
@@ -138,18 +141,17 @@ def prepare(request: TrainRequest, run: RunFolder, events: Events, *, sized: boo
         events.emit(WorkStarted("reading the data"))
     task = load_task_of(request.data, run)
     task.kind.metric(task.metric)
-    task = _augmented(task, request)
+    task = _augmented(task, request, asked.loaded.recipe)
     for reference in references:
         events.emit(Note(_which_model(reference, run)))
-    plan = make_plan(request, task, references, starter=is_starter, sized=sized)
+    plan = make_plan(asked, task, references, starter=is_starter, sized=sized)
     for note in plan.notes:
         events.emit(Note(note))
     return Prepared(task, plan)
 
 
-def _augmented(task: Task, request: TrainRequest) -> Task:
+def _augmented(task: Task, request: TrainRequest, recipe: Recipe) -> Task:
     """The task with the texts that the recipe makes from its training texts, where there are teachers to answer them."""
-    recipe = load_recipe(request).recipe
     if request.command != "distill" or not recipe.needs_teachers():
         return task
     about = recipe.augmentation
@@ -229,4 +231,4 @@ def removed_on_error(run: RunFolder) -> Iterator[None]:
 def dry_plan(request: TrainRequest, events: Events) -> Plan:
     """The plan alone; what the starter task needs is made in a temporary folder."""
     with temporary_folder() as folder:
-        return prepare(with_starter_defaults(request), RunFolder(folder), events).plan
+        return prepare(check_cheaply(with_starter_defaults(request)), RunFolder(folder), events).plan

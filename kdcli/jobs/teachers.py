@@ -72,15 +72,7 @@ def _cofinetuned(
         title=title,
         learner=learner,
         stages=[
-            Stage(
-                stage.name,
-                steps(stage.epochs, len(train), plan.recipe.training),
-                [term],
-                stage.learning_rates,
-                stage.warmup,
-                stage.schedule,
-                model_rates=stage.teacher_rates,
-            )
+            Stage(stage.model_copy(update={"steps": steps(stage.epochs, len(train), plan.recipe.training)}), [term])
             for stage in plan.cofinetune
         ],
         train=_samples(train, tokenizers, plan),

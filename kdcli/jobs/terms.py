@@ -25,17 +25,5 @@ def make_stages(plan: Plan, hop: HopPlan, dev_scores: Mapping[str, float]) -> tu
     projections = Projections()
     teachers = {name: plan.teacher(name) for name in hop.teachers}
     setting = Setting(hop.student, teachers, projections, dev_scores, plan.task.known())
-    stages = [
-        Stage(
-            stage.name,
-            stage.steps,
-            [make_term(term, setting) for term in stage.terms],
-            stage.learning_rates,
-            stage.warmup,
-            stage.schedule,
-            stage.freeze,
-            stage.until,
-        )
-        for stage in hop.stages
-    ]
+    stages = [Stage(stage, [make_term(term, setting) for term in stage.terms]) for stage in hop.stages]
     return stages, projections

@@ -8,6 +8,8 @@ import torch
 
 from kdcli.errors import Problem, RequestError
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
 
 def resolve_device(name: str) -> torch.device:
     """``auto`` takes the GPU where there is one.
@@ -20,7 +22,7 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def resolve_precision(name: str, device: torch.device, where: str = "") -> Literal["fp32", "bf16", "fp16"]:
+def resolve_precision(name: str, device: torch.device, where: str = "") -> Precision:
     """``auto`` takes bf16 where the machine computes it in hardware; ``where`` says in messages who asked for it.
 
     Raises:
@@ -35,7 +37,7 @@ def resolve_precision(name: str, device: torch.device, where: str = "") -> Liter
     return "bf16" if has_bf16_instructions() else "fp32"
 
 
-def teachers_dtype(precision: Literal["fp32", "bf16", "fp16"]) -> torch.dtype:
+def teachers_dtype(precision: Precision) -> torch.dtype:
     """What frozen teachers compute in while a student learns from them: what the plan says, of weights and states alike."""
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 

@@ -22,11 +22,11 @@ from kdcli.models.head import head_parameters, saved_head_parameters
 from kdcli.models.head_file import read_shared_head
 from kdcli.models.loading import load_tokenizer, quiet_transformers
 from kdcli.plan.architecture import parameter_count
+from kdcli.plan.asked import Asked
 from kdcli.plan.blueprint import Blueprint, plan_student
 from kdcli.plan.chain import Hop, plan_hops
 from kdcli.plan.derived import RATE_FROM_SCRATCH, Circumstances, derived
 from kdcli.plan.estimate import estimate
-from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.plan import (
     COFINETUNE,
     ColumnsPlan,
@@ -42,8 +42,6 @@ from kdcli.plan.plan import (
 )
 from kdcli.plan.request import Effort, TrainRequest
 from kdcli.plan.stages import steps
-from kdcli.recipe import catalogue, loading
-from kdcli.recipe.document import KeyPath
 from kdcli.recipe.loading import LoadedRecipe
 from kdcli.recipe.losses.hard_labels import HardLabels
 from kdcli.recipe.planned import TermPlan
@@ -58,16 +56,11 @@ _CHECKED_ROWS = 1000
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "scikit-learn")
 
 
-def load_recipe(request: TrainRequest) -> LoadedRecipe:
-    """The recipe that the request names, with its overrides in place."""
-    return loading.load(catalogue.find(request.recipe), request.overrides)
-
-
-def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference], *, starter: bool, sized: bool = True) -> Plan:
+def make_plan(asked: Asked, task: Task, references: Sequence[Reference], *, starter: bool, sized: bool = True) -> Plan:
     """Resolve everything, or say everything that is wrong.
 
     Args:
-        request: what was asked for.
+        asked: what was asked for, of which recipe, on which machine.
         task: the data, read already.
         references: the teachers, in order.
         starter: the starter task is used.
@@ -78,10 +71,10 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
     """
     quiet_transformers()
     problems = Problems()
-    loaded = load_recipe(request)
+    request = asked.request
     found = _described(references, problems)
     problems.raise_if_any()
-    loaded, told = _derived(request, loaded, found, task)
+    loaded, told = _derived(request, asked.loaded, found, task)
     tokenizer = _each_once(load_tokenizer)
     for checkpoint in found:
         try:
@@ -103,11 +96,6 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
         )
     _refuse_too_long(loaded, found, hops[-1].blueprint if hops else None, problems)
     _refuse_missing_answers(request, loaded, task, teachers, problems)
-    try:
-        device = resolve_device(request.device)
-        precision = resolve_precision(loaded.recipe.training.precision, device, _precision_place(loaded))
-    except RequestError as error:
-        problems.extend(error)
     problems.raise_if_any()
     teachers += [_assistant(hop) for hop in hops[:-1]]
     if hops:
@@ -125,8 +113,8 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
         cofinetune=cofinetune,
         hops=[hop.plan for hop in hops],
         alone=_alone(request, loaded, found, task) if baseline else None,
-        precision=precision,
-        device=str(device),
+        precision=asked.precision,
+        device=str(asked.device),
         baseline=baseline,
         estimate=estimate(
             teachers,
@@ -137,8 +125,8 @@ def make_plan(request: TrainRequest, task: Task, references: Sequence[Reference]
             tokens=_tokens_per_sample(
                 task, tokenizer(hops[-1].blueprint.tokenizer_folder if hops else found[0].folder), training.max_length
             ),
-            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
-            device=device,
+            dtype=torch.bfloat16 if asked.precision == "bf16" else torch.float32,
+            device=asked.device,
             repeats=2 if baseline else 1,
             rounds=1 + (loaded.recipe.teachers.out_of_fold or 0),
         )
@@ -385,13 +373,6 @@ def _with_same_tokens(
         teacher.model_copy(update={"same_tokens": tokenizer_fingerprint(tokenizer(Path(teacher.folder))) == own})
         for teacher in teachers
     ]
-
-
-def _precision_place(loaded: LoadedRecipe) -> str:
-    """Where the precision was written; flags say so themselves."""
-    path: KeyPath = ("training", "precision")
-    place = loaded.document.place(path)
-    return place if place.startswith("--") else loaded.document.where(path)
 
 
 def _refuse_too_long(

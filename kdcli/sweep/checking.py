@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -12,13 +13,16 @@ from kdcli.data.task import TEST
 from kdcli.engine.events import Events
 from kdcli.errors import Problems, RequestError
 from kdcli.files import temporary_folder
-from kdcli.jobs.preparation import prepare
+from kdcli.jobs.preparation import check_cheaply, prepare
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.models.checkpoints import Reference
+from kdcli.plan.asked import load_recipe, on_this_machine
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
-from kdcli.plan.resolve import asks_teachers, load_recipe, make_plan
+from kdcli.plan.resolve import asks_teachers, make_plan
 from kdcli.recipe.document import expanded, put
+from kdcli.recipe.loading import LoadedRecipe
+from kdcli.recipe.schema import Recipe
 from kdcli.sweep.loading import LoadedSweep
 from kdcli.sweep.space import Parameter, overrides
 
@@ -52,20 +56,26 @@ def check(request: TrainRequest, loaded: LoadedSweep, first: Mapping[str, Any], 
     Raises:
         RequestError: with everything that is wrong, each with file and line of the sweep.
     """
-    load_recipe(request)
-    _refuse_values(request, loaded)
+    recipe = load_recipe(request)
+    _refuse_values(request, recipe, loaded)
     with temporary_folder() as folder:
-        prepared = prepare(_with_places(request, loaded, first), RunFolder(folder), events)
+        prepared = prepare(check_cheaply(_with_places(request, loaded, first)), RunFolder(folder), events)
         references = [Reference(one.name, one.reference, "--teachers") for one in prepared.plan.given_teachers]
         problems = Problems()
         for values in _corners(loaded):
-            asked = _with_places(request, loaded, values)
+            trial = _with_places(request, loaded, values)
             try:
-                make_plan(asked, prepared.task, references, starter=request.data.is_starter, sized=False)
+                make_plan(
+                    on_this_machine(trial, load_recipe(trial)),
+                    prepared.task,
+                    references,
+                    starter=request.data.is_starter,
+                    sized=False,
+                )
             except RequestError as error:
                 problems.extend(error)
         problems.raise_if_any()
-    return Checked(prepared.plan, _identity(request, loaded, prepared.plan), trained_once(prepared.plan, loaded))
+    return Checked(prepared.plan, _identity(request, recipe.recipe, loaded, prepared.plan), trained_once(prepared.plan, loaded))
 
 
 def with_values(request: TrainRequest, loaded: LoadedSweep, values: Mapping[str, Any]) -> TrainRequest:
@@ -85,14 +95,14 @@ def _with_places(request: TrainRequest, loaded: LoadedSweep, values: Mapping[str
     return request.model_copy(update={"overrides": (*request.overrides, *placed)})
 
 
-def _refuse_values(request: TrainRequest, loaded: LoadedSweep) -> None:
+def _refuse_values(request: TrainRequest, recipe: LoadedRecipe, loaded: LoadedSweep) -> None:
     problems = Problems()
     placed = []
     for parameter in loaded.parameters:
         if request.student is not None and parameter.path == _SIZE:
             problems.add(f"{parameter.place}  {parameter.key}", "has no effect beside --student", remedy="leave out --student")
         try:
-            _put(request, parameter)
+            _put(recipe, parameter)
             placed.append(parameter)
         except RequestError as error:
             problems.extend(error)
@@ -105,9 +115,9 @@ def _refuse_values(request: TrainRequest, loaded: LoadedSweep) -> None:
     problems.raise_if_any()
 
 
-def _put(request: TrainRequest, parameter: Parameter) -> None:
+def _put(recipe: LoadedRecipe, parameter: Parameter) -> None:
     """Put the first value of a parameter into a recipe, for the sake of finding out that there is no such place."""
-    document = load_recipe(request).document
+    document = copy.deepcopy(recipe.document)
     for single in expanded(parameter.override(parameter.ends()[0], f"{parameter.place}  {parameter.key}"), document.data):
         put(document, single)
 
@@ -122,10 +132,10 @@ def _corners(loaded: LoadedSweep) -> Iterator[dict[str, Any]]:
             yield first | {parameter.key: value}
 
 
-def _identity(request: TrainRequest, loaded: LoadedSweep, plan: Plan) -> str:
+def _identity(request: TrainRequest, recipe: Recipe, loaded: LoadedSweep, plan: Plan) -> str:
     decides = {
         "sweep": loaded.content,
-        "recipe": load_recipe(request).recipe.model_dump(mode="json", by_alias=True),
+        "recipe": recipe.model_dump(mode="json", by_alias=True),
         "student": request.student,
         "seed": request.seed,
         "metric": plan.task.metric,

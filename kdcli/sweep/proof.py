@@ -7,8 +7,8 @@ from typing import Any
 
 from kdcli.evaluation.tables import as_csv
 from kdcli.files import write_json, write_text
+from kdcli.plan.asked import load_recipe
 from kdcli.plan.request import TrainRequest
-from kdcli.plan.resolve import load_recipe
 from kdcli.recipe.document import written
 from kdcli.sweep.checking import with_values
 from kdcli.sweep.folder import SweepFolder

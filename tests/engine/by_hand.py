@@ -60,7 +60,7 @@ def plainly_trained(
     peaks = [group["lr"] for group in optimizer.param_groups]
     batches = epoch_batches(train.lengths, BATCH_SIZE, trained.seed, 0)
     losses, norms = [], []
-    for step in range(stage.steps):
+    for step in range(stage.plan.steps):
         batch = train.batch(batches[step])
         assert trained.ensemble is not None
         outputs = {**trained.ensemble(batch, EVERYTHING), **learner(batch, EVERYTHING)}
@@ -75,6 +75,6 @@ def plainly_trained(
         norms.append(float(torch.nn.utils.clip_grad_norm_(parameters.values(), clip)))
         losses.append(loss.item())
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * factor(step, stage.steps)
+            group["lr"] = peak * factor(step, stage.plan.steps)
         optimizer.step()
     return losses, norms

@@ -44,6 +44,7 @@ from kdcli.models.loading import load_encoder, load_tokenizer
 from kdcli.models.output import Output, Wanted
 from kdcli.models.student import STUDENT, Size, StudentLearner, build_student, student_config
 from kdcli.models.teachers import Ensemble, Teacher
+from kdcli.plan.plan import StagePlan
 from kdcli.recipe.blocks import Schedule
 from kdcli.recipe.schema import Training, Until
 
@@ -177,6 +178,12 @@ class Part:
     until: Until | None = None
 
 
+def stage(row: int, steps: int, terms: Sequence[Term], **more: Any) -> Stage:
+    """A stage of so many steps."""
+    about = {"learning_rates": RATES, "warmup": 0.1, "schedule": "linear", **more}
+    return Stage(StagePlan(phase="distill", name=f"stage-{row}", epochs=1.0, steps=steps, terms=[], **about), terms)
+
+
 def phase(
     material: Material,
     parts: Sequence[int | Part] = (6,),
@@ -184,16 +191,21 @@ def phase(
     dropout: float = 0.0,
     terms: Terms = all_terms,
     teachers: bool = True,
+    warmup: float = 0.1,
+    schedule: RateSchedule = "linear",
 ) -> Phase:
-    """A phase of one stage per part, a number being its steps; projections start from the seed."""
+    """A phase of one stage per part, a number being its steps; projections start from the seed.
+
+    Parts that do not say how their rates rise and fall take ``warmup`` and ``schedule``.
+    """
     torch.manual_seed(seed)
     bank = Projections()
     stages = []
     for row, given in enumerate(parts):
         part = given if isinstance(given, Part) else Part(given)
-        made = (part.terms or terms)(bank)
-        about = (part.warmup, part.schedule, part.freeze, part.until)
-        stages.append(Stage(f"stage-{row}", part.steps, made, part.rates, *about))
+        rising = {"warmup": warmup if part.warmup is None else part.warmup, "schedule": part.schedule or schedule}
+        about = {"learning_rates": part.rates, "freeze": part.freeze, "until": part.until, **rising}
+        stages.append(stage(row, part.steps, (part.terms or terms)(bank), **about))
     return Phase(
         name="distill",
         title="distilling",

@@ -40,8 +40,9 @@ from tests.engine.phases import (
 
 def test_the_loop_equals_a_plain_training_loop(material: Material, tmp_path: Path) -> None:
     """Losses, gradient norms (projections included), clipping, decay, the three rates and their schedule."""
-    ours, plain, unclipped, told = phase(material), phase(material), phase(material), Told()
-    trainer(tmp_path, told, clip_norm=CLIP, weight_decay=DECAY, warmup=0.3).run(ours)
+    ours, told = phase(material, warmup=0.3), Told()
+    plain, unclipped = phase(material), phase(material)
+    trainer(tmp_path, told, clip_norm=CLIP, weight_decay=DECAY).run(ours)
     losses, norms = plainly_trained(plain)
     last = {name: tensor for name, tensor in checkpoint_weights(tmp_path).items() if name.startswith("learner.")}
     expected = {f"learner.{name}": tensor for name, tensor in plain.learner.state_dict().items()}
@@ -118,7 +119,7 @@ def test_events_come_in_order(material: Material, tmp_path: Path) -> None:
 
 def test_logged_values_hold_every_term_their_sum_and_what_they_observed(material: Material, tmp_path: Path) -> None:
     told = Told()
-    trainer(tmp_path, told, warmup=0.5).run(phase(material, (4,)))
+    trainer(tmp_path, told).run(phase(material, (4,), warmup=0.5))
     for event in told.of(Logged):
         terms = [event.values[f"loss/{name}"] for name in ("hard-labels", "soft-labels", "hidden-mse")]
         assert min(terms) > 0
@@ -134,8 +135,8 @@ def test_a_long_stage_is_logged_fifty_times_with_the_mean_since_the_last_time(ma
     logged = []
     for name, steps in {"short": PER_EPOCH, "long": 100}.items():
         told = Told()
-        made = phase(material, [Part(steps, labels_alone, still)], teachers=False)
-        trainer(tmp_path / name, told, evaluations_per_epoch=1, warmup=0.0).run(made)
+        made = phase(material, [Part(steps, labels_alone, still)], teachers=False, warmup=0.0)
+        trainer(tmp_path / name, told, evaluations_per_epoch=1).run(made)
         logged.append(told.of(Logged))
     short, long = logged
     assert [event.step for event in long] == list(range(2, 101, 2))

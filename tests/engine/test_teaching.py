@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification
 
 from kdcli.data.batching import Samples
 from kdcli.engine.answers import KEPT_AS
-from kdcli.engine.phase import Phase, ReadsAhead, Stage
+from kdcli.engine.phase import Phase, ReadsAhead
 from kdcli.engine.teaching import Teaching, stores_for, wants_of
 from kdcli.losses.attention_kl import AttentionKlTerm
 from kdcli.losses.hard_labels import HardLabelsTerm
@@ -36,13 +36,13 @@ from tests.engine.keeping import ENDLESS, EPOCH, Desk, Result, asked, different_
 from tests.engine.launching import run_in_two_processes
 from tests.engine.phases import (
     DEPTHS,
-    RATES,
     WIDTHS,
     Material,
     Terms,
     all_terms,
     differing,
     every_loss,
+    stage,
 )
 from tests.engine.resuming import Course
 from tests.engine.two_processes_keeping import SETTINGS, STEPS
@@ -215,7 +215,7 @@ def test_teachers_that_are_drawn_every_step_are_asked_about_what_is_new_to_them(
 def test_a_later_stage_finds_what_an_earlier_one_was_told(desk: Desk) -> None:
     """The first stage asks for logits alone, and the teachers show the rest as well."""
     made = desk.phase(soft_labels, None)
-    rows = [Stage(f"stage-{row}", EPOCH, terms(made.projections), RATES) for row, terms in enumerate((soft_labels, all_terms))]
+    rows = [stage(row, EPOCH, terms(made.projections)) for row, terms in enumerate((soft_labels, all_terms))]
     made.stages = rows
     made.ensemble = desk.teaching(made)
     desk.train(made)
@@ -471,7 +471,7 @@ def test_wants_are_those_of_all_stages_and_never_the_students(material: Material
         [HiddenMseTerm({"bert": {2: 4}}, 32, WIDTHS, bank), AttentionKlTerm({"roberta": {1: 3}})],
         drawn_layers(bank),
     ]
-    stages = [Stage(f"stage-{row}", 1, terms, RATES) for row, terms in enumerate(lists)]
+    stages = [stage(row, 1, terms) for row, terms in enumerate(lists)]
     assert wants_of(stages[:1]) == {}
     assert wants_of(stages[:3]) == {
         "bert": Wanted(hidden=frozenset([2, 4])),

@@ -19,8 +19,8 @@ from kdcli.jobs.evaluate import EvaluateRequest, evaluate
 from kdcli.jobs.preparation import with_starter_defaults
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.models.loading import load_classifier
+from kdcli.plan.asked import load_recipe
 from kdcli.plan.request import TrainRequest
-from kdcli.plan.resolve import load_recipe
 from kdcli.recipe.catalogue import shipped
 from kdcli.recipe.document import Override
 

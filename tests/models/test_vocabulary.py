@@ -18,14 +18,14 @@ from transformers import AutoModelForSequenceClassification, BertForMaskedLM
 from kdcli.data.tokens import TokenView
 from kdcli.engine.events import Event, StepDone
 from kdcli.engine.optimisation import rate_factor
-from kdcli.engine.phase import Phase, Stage
+from kdcli.engine.phase import Phase
 from kdcli.losses.hard_labels import HardLabelsTerm
 from kdcli.losses.term import Term
 from kdcli.models.head import SharedHead
 from kdcli.models.student import STUDENT, StudentLearner
 from kdcli.models.teachers import CofinetunedTeachers
 from kdcli.models.vocabulary import TrimmedEmbedding, trimmed
-from tests.engine.phases import RATES, Material, Part, Told, all_terms, differing, labels_alone, phase, trainer
+from tests.engine.phases import RATES, Material, Part, Told, all_terms, differing, labels_alone, phase, stage, trainer
 from tests.engine.resuming import Course
 from tests.models.architectures import NAMES, VOCABULARY, encoder
 from tests.models.random_texts import random_samples, random_view
@@ -77,17 +77,15 @@ rising.score = 0.0  # type: ignore[attr-defined]
 def labelled(model: Any, terms: Sequence[Term] = (), freeze: Sequence[str] = ()) -> Phase:
     """A phase that trains a model on labels."""
     samples = random_samples(view(model))
-    stage = Stage("stage-0", STEPS, terms or [HardLabelsTerm()], RATES, freeze=freeze)
-    return Phase("distill", "training", StudentLearner(model), [stage], samples, samples, None, rising, "accuracy", 0)
+    only = stage(0, STEPS, terms or [HardLabelsTerm()], warmup=WARMUP, freeze=freeze)
+    return Phase("distill", "training", StudentLearner(model), [only], samples, samples, None, rising, "accuracy", 0)
 
 
 def train(trained: Phase, folder: Path, trims: bool, **settings: Any) -> dict[str, Tensor]:
     """Train a phase of a student, trimmed or whole; returns what the model is afterwards."""
     model = trained.learner.model
     assert isinstance(model, nn.Module)
-    running = trainer(
-        folder, **{"weight_decay": DECAY, "warmup": WARMUP, "clip_norm": CLIP, "evaluations_per_epoch": 1, **settings}
-    )
+    running = trainer(folder, **{"weight_decay": DECAY, "clip_norm": CLIP, "evaluations_per_epoch": 1, **settings})
     views = {STUDENT: [trained.train.views[STUDENT], trained.dev.views[STUDENT]]}
     with trimmed({STUDENT: model}, views) if trims else nullcontext():
         assert isinstance(model.get_input_embeddings(), TrimmedEmbedding) == trims  # type: ignore[operator]

@@ -23,6 +23,7 @@ from transformers import (
 from kdcli.data.task import Task
 from kdcli.errors import Problem, RequestError
 from kdcli.models.checkpoints import parse_references
+from kdcli.plan.asked import load_recipe, on_this_machine
 from kdcli.plan.plan import HopPlan, Plan, StagePlan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import check_recipe, make_plan
@@ -75,7 +76,9 @@ class Desk:
         asked: dict[str, Any] = {"command": "distill", "device": "cpu", **more}
         request = TrainRequest(teachers=named, student=student, recipe=name, overrides=overrides, **asked)
         references = parse_references(named, "--teachers")
-        return make_plan(request, task or self.task, references, starter=False, sized=False)
+        return make_plan(
+            on_this_machine(request, load_recipe(request)), task or self.task, references, starter=False, sized=False
+        )
 
     def refused(self, recipe: str, *flags: str, **more: Any) -> tuple[Problem, ...]:
         """The problems for which a recipe's text is refused."""

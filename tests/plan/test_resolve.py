@@ -21,6 +21,7 @@ from kdcli.models.head import SharedHead
 from kdcli.models.loading import load_encoder, load_tokenizer
 from kdcli.models.teachers import Teacher
 from kdcli.plan import resolve
+from kdcli.plan.asked import load_recipe, on_this_machine
 from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
@@ -218,7 +219,12 @@ def test_estimate_is_positive_and_grows_with_the_epochs(desk: Desk, task: Task, 
             command="distill", teachers=f"bert={tiny_bert}", student="2L", recipe="mt-bert", device="cpu",
             overrides=(Override.parse(f"stages.*.epochs={epochs}"), Override.parse("training.precision=fp32")),
         )  # fmt: skip
-        return make_plan(request, task, parse_references(request.teachers, "--teachers"), starter=False)
+        return make_plan(
+            on_this_machine(request, load_recipe(request)),
+            task,
+            parse_references(request.teachers, "--teachers"),
+            starter=False,
+        )
 
     short, long = estimated(1).estimate, estimated(1000).estimate
     assert short is not None
@@ -433,12 +439,6 @@ def test_student_mistake_comes_together_with_those_of_the_recipe(desk: Desk) -> 
     assert {problem.where for problem in found} == {"--student 4X", f"{desk.line(13)}  training.max_length"}
 
 
-def test_precision_mistake_comes_together_with_the_others(desk: Desk) -> None:
-    found = desk.refused(RECIPE.replace("max_length: 64", "max_length: 999"), "training.precision=fp16", student="4X")
-    assert len(found) == 4
-    assert any("fp16" in problem.where for problem in found)
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_fp16_without_a_gpu_is_refused_where_it_was_asked_for(desk: Desk) -> None:
     (at_flag,) = desk.refused(RECIPE, "training.precision=fp16")
@@ -472,7 +472,9 @@ def test_each_tokenizer_is_loaded_once(desk: Desk, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(resolve, "load_tokenizer", load_and_note)
     request = TrainRequest(command="distill", teachers=desk.both, student="2L", device="cpu")
-    plan = make_plan(request, desk.task, parse_references(desk.both, "--teachers"), starter=False)
+    plan = make_plan(
+        on_this_machine(request, load_recipe(request)), desk.task, parse_references(desk.both, "--teachers"), starter=False
+    )
     assert [teacher.same_tokens for teacher in plan.teachers] == [True, False]
     assert plan.estimate is not None
     assert sorted(loaded) == sorted(folder.resolve() for folder in desk.models)
