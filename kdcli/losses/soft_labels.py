@@ -135,14 +135,15 @@ class SoftLabelsTerm(Term):
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         temperature = self.at_moment(self.temperature)
-        ours = outputs[STUDENT].logits
         weights = self._weights(batch, outputs)  # [N, B]
+        student = self.kind.softened(outputs[STUDENT].logits, temperature)
         factor = self.factor * (temperature**2 if self.squared and self.kind.softens else 1.0)
         totals = {}
         for row, name in enumerate(self.asked):
-            distance = self.kind.soft_losses(ours, outputs[name].logits, temperature, self.divergence)  # [B]
+            teacher = self.kind.softened(outputs[name].logits, temperature)
+            distance = self.kind.soft_losses(student, teacher, self.divergence)  # [B]
             totals[name] = (weights[row] * distance).sum() * factor
-        nothing = torch.zeros((), device=ours.device)
+        nothing = torch.zeros((), device=student.device)
         return torch.stack([totals.get(name, nothing) for name in self.teachers])
 
     def _weights(self, batch: Batch, outputs: Outputs) -> Tensor:

@@ -224,10 +224,13 @@ class Classification(Kind):
 
         return functional.cross_entropy(outputs.float(), targets, reduction="none", ignore_index=NO_CLASS)
 
-    def soft_losses(self, student: Tensor, teacher: Tensor, temperature: float, divergence: Divergence) -> Tensor:
-        """The divergence of the softened class distributions, in nats."""
-        ours, theirs = (self.log_probabilities(outputs.float() / temperature) for outputs in (student, teacher))
-        return divergence(ours, theirs)
+    def softened(self, outputs: Tensor, temperature: float) -> Tensor:
+        """Log-probabilities of the logits divided by the temperature."""
+        return self.log_probabilities(outputs.float() / temperature)
+
+    def soft_losses(self, student: Tensor, teacher: Tensor, divergence: Divergence) -> Tensor:
+        """The divergence of the class distributions, in nats."""
+        return divergence(student, teacher)
 
     def losses_of_mean(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of the mean distribution, in nats."""

@@ -208,13 +208,16 @@ class Kind(ABC):
         """How far outputs are from targets, sample by sample; 0 where there is no target. Shapes: [B, …] → [B], fp32."""
 
     @abstractmethod
-    def soft_losses(self, student: Tensor, teacher: Tensor, temperature: float, divergence: Divergence) -> Tensor:
-        """How far a student's outputs are from a teacher's, sample by sample.
+    def softened(self, outputs: Tensor, temperature: float) -> Tensor:
+        """Outputs [B, …] as they are compared with those of another model, fp32; where the kind :attr:`softens`, divided by it."""
+
+    @abstractmethod
+    def soft_losses(self, student: Tensor, teacher: Tensor, divergence: Divergence) -> Tensor:
+        """How far a student is from a teacher, sample by sample.
 
         Args:
-            student: its outputs [B, …].
-            teacher: its outputs [B, …].
-            temperature: divides both sides, where the kind :attr:`softens`.
+            student: its outputs, :meth:`softened` [B, …].
+            teacher: likewise.
             divergence: of log-probabilities [B, C], where there are probabilities.
 
         Returns:
