@@ -35,6 +35,7 @@ def cofinetune(
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,
     label_column: options.LabelColumn = None,
+    kind: options.Kind = None,
     metric: options.Metric = None,
     train_rows: options.TrainRows = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
@@ -71,7 +72,8 @@ def cofinetune(
                 teachers=teachers,
                 data=options.data_request(
                     task=task, data=data, eval=eval, test=test, text_column=text_column,
-                    text_pair_column=text_pair_column, label_column=label_column, metric=metric, train_rows=train_rows,
+                    text_pair_column=text_pair_column, label_column=label_column, kind=kind, metric=metric,
+                    train_rows=train_rows,
                 ),
                 recipe=recipe,
                 overrides=options.overrides(

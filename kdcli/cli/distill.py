@@ -50,6 +50,7 @@ def distill(
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,
     label_column: options.LabelColumn = None,
+    kind: options.Kind = None,
     metric: options.Metric = None,
     train_rows: options.TrainRows = None,
     recipe: options.Recipe = DEFAULT_RECIPE,
@@ -122,7 +123,8 @@ def distill(
                 student=student,
                 data=options.data_request(
                     task=task, data=data, eval=eval, test=test, text_column=text_column,
-                    text_pair_column=text_pair_column, label_column=label_column, metric=metric, train_rows=train_rows,
+                    text_pair_column=text_pair_column, label_column=label_column, kind=kind, metric=metric,
+                    train_rows=train_rows,
                     unlabelled=unlabelled,
                 ),
                 recipe=recipe,

@@ -66,6 +66,7 @@ def evaluate(
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,
     label_column: options.LabelColumn = None,
+    kind: options.Kind = None,
     metric: options.Metric = None,
     max_length: options.MaxLength = None,
     device: options.DeviceOption = options.Device.auto,
@@ -109,7 +110,7 @@ def evaluate(
                 teachers=teachers,
                 data=DataRequest(
                     task=task, data=data, eval=eval, test=test, text_column=text_column,
-                    text_pair_column=text_pair_column, label_column=label_column, metric=metric,
+                    text_pair_column=text_pair_column, label_column=label_column, kind=kind, metric=metric,
                 ),
                 split=split.value if split else None,
                 max_length=max_length,

@@ -134,6 +134,7 @@ def export(
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,
     label_column: options.LabelColumn = None,
+    kind: options.Kind = None,
     metric: options.Metric = None,
     json_output: options.Json = False,
     quiet: options.Quiet = False,
@@ -164,7 +165,7 @@ def export(
             max_latency=None if max_latency is None else LatencyLimit.parse(max_latency),
             data=options.data_request(
                 task=task, data=data, eval=eval, test=None, text_column=text_column,
-                text_pair_column=text_pair_column, label_column=label_column, metric=metric,
+                text_pair_column=text_pair_column, label_column=label_column, kind=kind, metric=metric,
             ),
             device=device.value,
         )  # fmt: skip

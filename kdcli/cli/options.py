@@ -97,11 +97,20 @@ LabelColumn = Annotated[
         rich_help_panel=_DATA,
     ),
 ]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        help="Kind of task. Default: what the column of labels looks like; the plan says which.",
+        rich_help_panel=_DATA,
+    ),
+]
 Metric = Annotated[
     str | None,
     typer.Option(
         "--metric",
-        help="accuracy, f1, macro-f1, weighted-f1, matthews, pearson or spearman. Default: the task's.",
+        help="What decides, such as accuracy, macro-f1 or pearson; one that there is not is refused with those that there are. "
+        "Default: the task's.",
         rich_help_panel=_DATA,
     ),
 ]
@@ -227,13 +236,14 @@ def data_request(
     metric: str | None = None,
     train_rows: int | None = None,
     unlabelled: str | None = None,
+    kind: str | None = None,
 ) -> DataRequest:
     """The data flags as one request; paths that exist are made absolute, so that the run can be used from elsewhere."""
     from kdcli.data.sources import DataRequest
     from kdcli.errors import Problem, RequestError
 
     if data is None and task in (None, "starter"):
-        given = {"--eval": eval, "--test": test, "--text-column": text_column, "--label-column": label_column}
+        given = {"--eval": eval, "--test": test, "--text-column": text_column, "--label-column": label_column, "--kind": kind}
         given["--text-pair-column"] = text_pair_column
         for flag, value in given.items():
             if value is not None:
@@ -249,6 +259,7 @@ def data_request(
         metric=metric,
         train_rows=train_rows,
         unlabelled=_absolute(unlabelled),
+        kind=kind,
     )
 
 

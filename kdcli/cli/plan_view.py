@@ -65,7 +65,7 @@ def _task_lines(plan: Plan) -> RenderableType:
     task = plan.task
     splits = ", ".join(f"{name} {split.rows}" for name, split in task.splits.items())
     lines = [
-        f"[bold]Task[/] {escape(task.name)}: {len(task.labels)} classes, {task.metric}, "
+        f"[bold]Task[/] {escape(task.name)}: {task.known().describe()}, {task.metric}, "
         f"{'pairs of texts' if task.pairs else 'single texts'}; rows: {splits}",
         *_column_lines(plan),
         f"[bold]Recipe[/] {escape(plan.recipe.name)}: {escape(plan.recipe.summary)}",

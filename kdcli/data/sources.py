@@ -24,7 +24,6 @@ from kdcli.data.values import (
     without_rows,
 )
 from kdcli.errors import Problem, RequestError, did_you_mean
-from kdcli.tasks.class_names import check_trainable
 from kdcli.tasks.column import Column, count_rows, where_rows
 from kdcli.tasks.kind import Kind
 from kdcli.tasks.metric import Values
@@ -126,11 +125,9 @@ class _Table:
 
 
 def _preset(name: str) -> Preset:
-    key = name.lower().replace("_", "-").replace("sst-2", "sst2")
+    key = name.lower().replace("_", "-").replace("sst-2", "sst2").replace("sts-b", "stsb")
     if key in PRESETS:
         return PRESETS[key]
-    if key in ("sts-b", "stsb"):
-        raise RequestError(Problem(f"--task {name}", "is a regression task; kdcli distills classifiers"))
     raise RequestError(
         Problem(
             f"--task {name}",
@@ -305,7 +302,7 @@ def _build(
     else:
         kind = known
         if len(set(train.targets.cells)) < 2:
-            check_trainable(train.targets)
+            type(kind).of_column(train.targets)  # which says what is wrong
     notes = _notes_of_tables(tables, kind, preset=known is not None) + odd
     notes += [f"{split} is not scored: {error.problems[0].where} {error.problems[0].what}" for split, error in unscored.items()]
     splits = {split: _split(table, kind) for split, table in tables.items()}

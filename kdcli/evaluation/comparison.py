@@ -279,7 +279,7 @@ def _scored(
         kind=answer.kind,
         run=answer.run,
         path=answer.path,
-        scores={name: one.score(ours, targets) for name, one in kind.metrics.items()},
+        scores=kind.scores_of(ours, targets),
         interval=score_interval(metric, ours, targets),
         parameters=answer.parameters,
         bytes=answer.bytes,
@@ -305,7 +305,7 @@ def _guess(task: Task, metric: Metric, targets: Values) -> ModelScore:
         name=task.kind.guess_name,
         role="majority",
         kind="constant",
-        scores={name: one.score(guess, targets) for name, one in task.kind.metrics.items()},
+        scores=task.kind.scores_of(guess, targets),
         interval=score_interval(metric, guess, targets),
     )
 

@@ -157,6 +157,7 @@ class Check:
             share of texts that change their class.
         batched, batched_changed: how many different texts the shapes have, and how many of them change their class in any of
             them; a text stands in several shapes.
+        decision: what is decided of a text.
     """
 
     shapes: list[ShapeCheck]
@@ -165,6 +166,7 @@ class Check:
     by_agreement: bool = False
     batched: int = 0
     batched_changed: int = 0
+    decision: str = "class"
 
     @property
     def ties(self) -> int:
@@ -202,9 +204,10 @@ class Check:
                 found = f"{split.probability_difference:.2e} on {how}, where {PROBABILITY_TOLERANCE:g} is allowed"
                 return f"largest difference of a probability {found}"
             if split.changed > split.ties:
-                return f"{split.changed - split.ties} of {how} change their class, and the model is not undecided about them"
+                changed = f"{split.changed - split.ties} of {how} change their {self.decision}"
+                return f"{changed}, and the model is not undecided about them"
         if any(row.changed > row.ties for row in self.shapes):
-            return "some texts change their class"
+            return f"some texts change their {self.decision}"
         return None
 
     def _loses(self, max_drop: float) -> str | None:
@@ -215,7 +218,7 @@ class Check:
                 what = (
                     f"it loses {drop:.2f} points of {split.metric}"
                     if by_score
-                    else f"{drop:.2f} % of the texts change their class"
+                    else f"{drop:.2f} % of the texts change their {self.decision}"
                 )
                 return f"{what} on {how}, where --max-drop allows {max_drop:g}"
         return None
@@ -225,11 +228,11 @@ class Check:
             if split.collapsed is not None:
                 return f"{split.collapsed} on {how}"
             if split.agreement < MIN_AGREEMENT - 1e-9:
-                return _too_few(split.agreement, how)
+                return _too_few(self.decision, split.agreement, how)
         rows = self.batched or sum(row.batch for row in self.shapes)
         changed = self.batched_changed if self.batched else sum(row.changed for row in self.shapes)
         if changed > (1.0 - MIN_AGREEMENT) * rows + 1e-9:
-            return _too_few(1.0 - changed / rows, f"{rows} texts in batches of 1, 8 and 32")
+            return _too_few(self.decision, 1.0 - changed / rows, f"{rows} texts in batches of 1, 8 and 32")
         return None
 
     def _named_splits(self) -> list[tuple[SplitCheck, str]]:
@@ -280,7 +283,7 @@ class Examiner:
         single = np.concatenate([ask(self.texts.batch([row])) for row in some])
         split = self._split(answers(ask, self.texts), every)
         return Check(
-            shapes, split, self._split(single, some), self.by_agreement, len(changed), sum(changed.values())
+            shapes, split, self._split(single, some), self.by_agreement, len(changed), sum(changed.values()), self.kind.decision
         )  # fmt: skip
 
     def harm(self, session: Any, rows: int = 64) -> float:
@@ -328,5 +331,5 @@ def answers(ask: Callable[[dict[str, NDArray[np.int64]]], Logits], texts: Texts,
     return found
 
 
-def _too_few(agreement: float, of: str) -> str:
-    return f"it gives the model's class to {agreement:.1%} of {of}, where at least {MIN_AGREEMENT:.0%} must agree"
+def _too_few(decision: str, agreement: float, of: str) -> str:
+    return f"it gives the model's {decision} to {agreement:.1%} of {of}, where at least {MIN_AGREEMENT:.0%} must agree"

@@ -317,7 +317,7 @@ def _workshop(
             lambda predictions, rows: score_interval(metric, predictions, labels[rows]),
             chance.at_chance, kind,
         )  # fmt: skip
-    for note in _about_judging(judged, source.metric):
+    for note in _about_judging(judged, source.metric, source.kind):
         events.emit(note)
     others = Texts.of(tokenizer, source.others, source.max_length)
     rows = np.random.default_rng(0).integers(0, len(others.rows), (_CALIBRATION_BATCHES, _CALIBRATION_BATCH))
@@ -331,14 +331,14 @@ def _workshop(
     return workshop, judged
 
 
-def _about_judging(judged: Judged, metric: str) -> list[Note]:
+def _about_judging(judged: Judged, metric: str, kind: Kind) -> list[Note]:
     notes = [Note(f"files are held against the model on {judged}")]
     if judged.at_chance:
         value = f"{metric} {judged.student_score:.4f}"
         notes.append(
             Note(
                 f"the model itself cannot be told from chance on them ({value}), so its score says nothing about a file: at "
-                "most --max-drop points of the texts may change their class",
+                f"most --max-drop points of the texts may change their {kind.decision}",
                 warning=True,
             )
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,12 +101,7 @@ def out_of_fold_answers(open_run: OpenRun) -> dict[str, NDArray[np.float32]]:
         teacher.name: np.zeros((len(task.lessons), len(task.kind.output_names)), dtype=np.float32)
         for teacher in plan.to_cofinetune
     }
-    from sklearn.model_selection import StratifiedKFold  # here, as in evaluation.metrics
-
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=_FOLDS_SEED)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class with fewer samples than folds is in some folds alone
-        parts = list(splitter.split(np.zeros(len(task.train)), task.train.labels))
+    parts = task.kind.folds(task.train.labels, folds, _FOLDS_SEED)
     for number, (others, held_out) in enumerate(parts, 1):
         path = run.out_of_fold / f"fold-{number}-of-{folds}.npz"
         if not path.is_file():

@@ -61,4 +61,4 @@ class HardLabelsTerm(Term):
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
         assert batch.labels is not None
         targets = batch.labels
-        return torch.stack([self.kind.hard_losses(outputs[name].logits, targets).sum() for name in self.models])
+        return torch.stack([self.kind.hard_loss(outputs[name].logits, targets) for name in self.models])

@@ -150,7 +150,9 @@ class SoftLabelsTerm(Term):
         """Weights [N, B] of the teachers that are asked, from out-of-fold logits where there are such."""
         logits = torch.stack([self._judged_by(name, batch, outputs) for name in self.asked])
         judged = Judged(logits, batch.labels, outputs[STUDENT].logits, self.sizes, self.kind)
-        unlabelled = None if batch.labels is None else ~self.kind.labelled(batch.labels)
+        unlabelled = None  # without probabilities, samples without a label are weighted as the others are
+        if batch.labels is not None and self.kind.has_probabilities:
+            unlabelled = ~self.kind.labelled(batch.labels)
         weights = self._by_teacher(self.weighting, judged)
         if unlabelled is not None and self.unlabelled_weighting is not None:
             weights = torch.where(unlabelled, self._by_teacher(self.unlabelled_weighting, judged), weights)

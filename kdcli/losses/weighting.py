@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ def softmax_error(logits: Tensor, targets: Tensor, kind: Kind = CLASSES) -> Tens
 
 def confidence(logits: Tensor, kind: Kind = CLASSES) -> Tensor:
     """The largest class probability, from 1/C to 1; needs no labels."""
-    return kind.log_probabilities(logits).exp().amax(-1)
+    return kind.probabilities(logits.float()).amax(-1)
 
 
 def agreement(logits: Tensor, kind: Kind = CLASSES) -> Tensor:
@@ -57,7 +58,7 @@ def agreement(logits: Tensor, kind: Kind = CLASSES) -> Tensor:
     """
     if len(logits) == 1:
         return uniform(logits)
-    probabilities = kind.log_probabilities(logits).exp()
+    probabilities = kind.probabilities(logits.float())
     others = (probabilities.sum(0, keepdim=True) - probabilities) / (len(logits) - 1)
     return 1.0 - 0.5 * (probabilities - others).abs().sum(-1)
 
@@ -127,7 +128,7 @@ class Judged:
     sizes: Sequence[int]
     kind: Kind = CLASSES
 
-    @property
+    @cached_property
     def unsure(self) -> Tensor:
         """The student's uncertainty [B], see :func:`uncertainty_of`."""
         return uncertainty_of(self.student, self.kind)

@@ -71,14 +71,26 @@ def plan_hops(
         if assistant is None:
             return hops
         name = _assistant_name(place, given)
-        hops.append(_hop(name, assistant, now, given, loaded, rows_per_epoch, problems, about.epochs))
+        hops.append(
+            _hop(
+                name,
+                assistant,
+                now,
+                given,
+                loaded,
+                rows_per_epoch,
+                problems,
+                about.epochs,
+                probabilities=kind.has_probabilities,
+            )
+        )
         now = [assistant.as_teacher(name, kind)]
     if loaded.recipe.assistants:
         again = plan_student(student, where, now, kind, loaded, problems, weights=weights)
         if again is None:
             return hops
         last = again
-    return [*hops, _hop(DISTILL, last, now, given, loaded, rows_per_epoch, problems)]
+    return [*hops, _hop(DISTILL, last, now, given, loaded, rows_per_epoch, problems, probabilities=kind.has_probabilities)]
 
 
 def _assistant_name(place: int, given: Sequence[str]) -> str:
@@ -98,6 +110,8 @@ def _hop(
     rows_per_epoch: int,
     problems: Problems,
     times: float = 1.0,
+    *,
+    probabilities: bool = True,
 ) -> Hop:
     models = Models(
         document=loaded.document,
@@ -107,6 +121,7 @@ def _hop(
         given=given,
         student=student_shape(student),
         problems=problems,
+        probabilities=probabilities,
     )
     stages = plan_stages(name, loaded.recipe, models, rows_per_epoch, times)
     plan = HopPlan(name=name, student=student.plan, teachers=[teacher.name for teacher in teachers], stages=stages)

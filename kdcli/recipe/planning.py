@@ -50,6 +50,7 @@ class Models:
         teachers: those that teach here.
         given: names of those that the user named; where an assistant teaches, it stands in for all of them.
         student: as planned.
+        probabilities: what models of this kind of task put out are probabilities.
         problems: where everything that is wrong is noted.
     """
 
@@ -60,6 +61,7 @@ class Models:
     given: Sequence[str]
     student: ModelShape
     problems: Problems
+    probabilities: bool = True
 
     def refuse(self, path: KeyPath, what: str, *, expected: str = "", found: str = "", remedy: str = "") -> None:
         """Note that the value at ``path`` of the recipe does not fit the models."""

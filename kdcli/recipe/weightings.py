@@ -18,12 +18,14 @@ class Weighting:
         looks_at: beside the teachers' outputs: nothing, the gold ``labels``, or the ``student``'s own output.
         compares: it compares the teachers with each other, so that all of them have to be asked.
         least_teachers: how many there have to be.
+        probabilities: it needs outputs that are probabilities.
     """
 
     about: str
     looks_at: Literal["nothing else", "labels", "student"] = "nothing else"
     compares: bool = False
     least_teachers: int = 1
+    probabilities: bool = False
 
 
 NONE = "none"
@@ -31,21 +33,22 @@ WEIGHTINGS = {
     "uniform": Weighting("uniform"),
     "inverse-error": Weighting("inverse-error 1/(1+CE)", looks_at="labels"),
     "softmax-error": Weighting("softmax-error N·softmax over the N teachers of −CE", looks_at="labels", compares=True),
-    "confidence": Weighting("confidence (largest probability)"),
-    "agreement": Weighting("agreement (1 − total variation from the mean of the others)", compares=True),
+    "confidence": Weighting("confidence (largest probability)", probabilities=True),
+    "agreement": Weighting("agreement (1 − total variation from the mean of the others)", compares=True, probabilities=True),
     "uncertainty": Weighting(
         "uncertainty (unsure student: the smallest teacher, sure: the largest)",
         looks_at="student",
         compares=True,
         least_teachers=2,
+        probabilities=True,
     ),
 }
 """The weight of each teacher on a sample."""
 
 SCALES = {
     "correctness": Weighting("correctness 1/(1+CE) of the teachers' mean distribution", looks_at="labels", compares=True),
-    "agreement": Weighting("the teachers' mean agreement", compares=True),
-    "disagreement": Weighting("disagreement (1 − agreement; 1 with a single teacher)", compares=True),
+    "agreement": Weighting("the teachers' mean agreement", compares=True, probabilities=True),
+    "disagreement": Weighting("disagreement (1 − agreement; 1 with a single teacher)", compares=True, probabilities=True),
 }
 """The factor of a sample, of all teachers together; without one it is 1."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -59,6 +60,7 @@ class Classification(Kind):
     fewest_outputs = 2
     has_probabilities = True
     softens = True
+    decision = "class"
     guess_name = "majority class"
     guessing = "always answering the most frequent class"
 
@@ -186,6 +188,15 @@ class Classification(Kind):
             held.append(rows[: round(fraction * len(rows))])
         return np.sort(np.concatenate(held))
 
+    def folds(self, targets: Values, count: int, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """The classes in proportion."""
+        from sklearn.model_selection import StratifiedKFold  # here, because it takes longer to import than a dry run to plan
+
+        splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class with fewer samples than folds is in some folds alone
+            return list(splitter.split(np.zeros(len(targets)), targets))
+
     def lost(self, before: Values, after: Values) -> str | None:
         """The classes that are in the one and not in the other."""
         gone = sorted(set(before.tolist()) - set(after.tolist()))
@@ -224,6 +235,12 @@ class Classification(Kind):
 
         return functional.cross_entropy(outputs.float(), targets, reduction="none", ignore_index=NO_CLASS)
 
+    def hard_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The sum of the cross-entropies in nats."""
+        from torch.nn import functional
+
+        return functional.cross_entropy(outputs.float(), targets, reduction="sum", ignore_index=NO_CLASS)
+
     def softened(self, outputs: Tensor, temperature: float) -> Tensor:
         """Log-probabilities of the logits divided by the temperature."""
         return self.log_probabilities(outputs.float() / temperature)
@@ -246,7 +263,7 @@ class Classification(Kind):
     # Scores
 
     @cached_property
-    def metrics(self) -> Mapping[str, Metric]:
+    def metrics(self) -> dict[str, Metric]:
         """Those that are defined for classes of these names.
 
         >>> list(Classification(("1", "2", "4"), ("1", "2", "4")).metrics)

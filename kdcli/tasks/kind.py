@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -56,6 +56,7 @@ class Kind(ABC):
         softens: a temperature changes what outputs say.
         serving: how ``predict.py`` makes predictions.
         pipeline: what the Hub and transformers call what a model of it does.
+        decision: what is decided from the outputs of a sample.
         guess_name: what :meth:`guess` is called in tables.
         guessing: the same in a sentence.
     """
@@ -65,6 +66,7 @@ class Kind(ABC):
     fewest_outputs: ClassVar[int] = 1
     has_probabilities: ClassVar[bool] = False
     softens: ClassVar[bool] = False
+    decision: ClassVar[str]
     guess_name: ClassVar[str]
     guessing: ClassVar[str]
 
@@ -177,6 +179,12 @@ class Kind(ABC):
     def hold_out(self, targets: Values, fraction: float, generator: np.random.Generator) -> NDArray[np.int64]:
         """Numbers of the rows to hold out, in rising order, so that they are like the others."""
 
+    def folds(self, targets: Values, count: int, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Row numbers without, and of, each of so many parts that are like each other."""
+        from sklearn.model_selection import KFold  # here, because it takes longer to import than a dry run to plan
+
+        return list(KFold(count, shuffle=True, random_state=seed).split(np.zeros(len(targets))))
+
     @abstractmethod
     def lost(self, before: Values, after: Values) -> str | None:
         """What of the task is in ``before`` and not in ``after``, for a note; None where nothing is."""
@@ -207,9 +215,13 @@ class Kind(ABC):
     def hard_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """How far outputs are from targets, sample by sample; 0 where there is no target. Shapes: [B, …] → [B], fp32."""
 
+    def hard_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The sum of :meth:`hard_losses`, a scalar."""
+        return self.hard_losses(outputs, targets).sum()
+
     @abstractmethod
     def softened(self, outputs: Tensor, temperature: float) -> Tensor:
-        """Outputs [B, …] as they are compared with those of another model, fp32; where the kind :attr:`softens`, divided by it."""
+        """Outputs [B, …] as they are compared with another model's, fp32; divided by it, where the kind :attr:`softens`."""
 
     @abstractmethod
     def soft_losses(self, student: Tensor, teacher: Tensor, divergence: Divergence) -> Tensor:
@@ -236,8 +248,13 @@ class Kind(ABC):
 
     @property
     @abstractmethod
-    def metrics(self) -> Mapping[str, Metric]:
+    def metrics(self) -> dict[str, Metric]:
         """By name those that are defined for this task, the usual one first."""
+
+    @property
+    def errors(self) -> dict[str, Metric]:
+        """By name what is told beside the metrics, and the less the better; nothing is decided by it."""
+        return {}
 
     @abstractmethod
     def lack(self, metric: str) -> Problem | None:
@@ -255,13 +272,16 @@ class Kind(ABC):
         return self.metrics[name]
 
     def scores(self, outputs: Outputs, targets: Values) -> dict[str, float]:
-        """Every metric. Shapes: outputs, targets [n, …].
+        """Every metric and every error. Shapes: outputs, targets [n, …].
 
         Raises:
             RunFailedError: outputs are not finite, so that there is no score.
         """
-        predictions = self.finite_predictions(outputs)
-        return {name: metric.score(predictions, targets) for name, metric in self.metrics.items()}
+        return self.scores_of(self.finite_predictions(outputs), targets)
+
+    def scores_of(self, predictions: Values, targets: Values) -> dict[str, float]:
+        """The same, of predictions [n, …]."""
+        return {name: metric.score(predictions, targets) for name, metric in (self.metrics | self.errors).items()}
 
     # Predictions
 
@@ -309,7 +329,7 @@ class Kind(ABC):
         return None
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Outputs as probabilities, for a graph; only where the kind :attr:`has_probabilities`."""
+        """Outputs [..., C] as probabilities; only where the kind :attr:`has_probabilities`."""
         raise NotImplementedError
 
     serving: ClassVar[Serving]

@@ -161,7 +161,7 @@ def lay_out(material: Material) -> Page:
         calibration_words=_calibration_words(first),
         teacher_f1={one.name: one.f1 for one in teacher.classes} if teacher is not None and teacher != judged else {},
         confusion=_confusion(first, judged) if judged.confusion and few else None,
-        confusions=[] if few else _frequent_confusions(first, judged),
+        confusions=[] if few or not judged.confusion else _frequent_confusions(first, judged),
         insides=[_insides(place, each) for place, each in enumerate(material.insides.teachers, 1)] if material.insides else [],
         curves=_curves(material, first.metric),
         costs=_costs(first, material.benchmark),

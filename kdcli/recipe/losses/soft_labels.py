@@ -87,7 +87,25 @@ class SoftLabels(TeacherLoss):
         """Nothing; the weights of the teachers are looked at."""
         if self.teachers is None or len(teachers) == len(set(self.teachers)):
             self._check_weights([teacher.name for teacher in teachers], path, models)
+        if not models.probabilities:
+            self._refuse_what_needs_probabilities(path, models)
         return {}
+
+    def _refuse_what_needs_probabilities(self, path: KeyPath, models: Models) -> None:
+        """Where models put out numbers, nobody is sure or unsure."""
+        asks = {
+            "weighting": isinstance(self.weighting, str) and WEIGHTINGS[self.weighting].probabilities,
+            "scale": self.scale in SCALES and SCALES[self.scale].probabilities,
+            "min_uncertainty": self.min_uncertainty > 0,
+        }
+        for key, asked in asks.items():
+            if asked:
+                models.refuse(
+                    (*path, key),
+                    "needs probabilities, and models for this kind of task put out none",
+                    expected="weighting: uniform, inverse-error or a map; no scale by agreement; min_uncertainty: 0",
+                    found=f"{key}: {getattr(self, key)}",
+                )
 
     def _check_weights(self, names: Sequence[str], path: KeyPath, models: Models) -> None:
         if isinstance(self.weighting, dict):
