@@ -84,7 +84,16 @@ class Trainer:
         for row in range(position.stage, len(phase.stages)):
             if row > position.stage:
                 position.begin_stage(row)
-            run = StageRun(self.accelerator, self.settings, self.events, self.profile, folder, phase, row, position)
+            run = StageRun(
+                accelerator=self.accelerator,
+                settings=self.settings,
+                events=self.events,
+                profile=self.profile,
+                folder=folder,
+                phase=phase,
+                row=row,
+                position=position,
+            )
             if state is not None:
                 restore(run, state)
                 state = None

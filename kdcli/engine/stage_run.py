@@ -57,6 +57,7 @@ class StageRun:
 
     def __init__(
         self,
+        *,
         accelerator: Accelerator,
         settings: Training,
         events: Events,

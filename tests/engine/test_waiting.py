@@ -187,7 +187,16 @@ def desk(material: Material, tmp_path: Path) -> Iterator[Desk]:
 def at_work(running: Trainer, phase: Phase, position: Position) -> StageRun:
     """The first stage of a phase, as a trainer trains it."""
     folder = running.checkpoints / phase.name
-    return StageRun(running.accelerator, running.settings, running.events, running.profile, folder, phase, 0, position)
+    return StageRun(
+        accelerator=running.accelerator,
+        settings=running.settings,
+        events=running.events,
+        profile=running.profile,
+        folder=folder,
+        phase=phase,
+        row=0,
+        position=position,
+    )
 
 
 def one_by_one(bank: Projections) -> list[Term]:

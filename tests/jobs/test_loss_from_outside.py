@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -33,6 +37,7 @@ from kdcli.recipe.planning import Models, ModelShape
 from kdcli.recipe.reference import json_schema, key_tables
 from kdcli.recipe.registry import losses, registered, withdraw
 
+ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """\
 name: lengths
 stages:
@@ -158,6 +163,34 @@ def test_loss_from_outside_is_documented_behind_those_of_kdcli() -> None:
     assert losses()[-1] is HiddenLength
     assert "### `loss: hidden-length`\n\nSquared difference of the mean lengths of hidden states." in key_tables()
     assert json_schema()["$defs"]["HiddenLength"]["properties"]["ratio"]["exclusiveMinimum"] == 0
+
+
+def test_loss_of_the_documentation_trains_a_student(
+    tiny_bert: Path, tiny_roberta: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """In a process of its own, by the file that the documentation shows."""
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "my_losses.py").write_text(code, encoding="utf-8")
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(RECIPE.replace("hidden-length, ratio: 2.0", "hidden-l1, factor: 0.5, teachers: [bert]"), encoding="utf-8")
+    told = [distilled(tmp_path, "run", tiny_bert, tiny_roberta, tiny_data)]
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace("teachers: [bert]", "teachers: [roberta]"), encoding="utf-8")
+    told.append(distilled(tmp_path, "other", tiny_bert, tiny_roberta, tiny_data))
+    assert [done.returncode for done in told] == [0, 2], told
+    assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
+    assert "loss/hidden-l1" in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8")
+    assert "roberta is not as wide as the student" in told[1].stderr
+
+
+def distilled(folder: Path, out: str, bert: Path, roberta: Path, data: Path) -> subprocess.CompletedProcess[str]:
+    """What comes of ``python my_losses.py distill``."""
+    flags = {"--teachers": f"bert={bert},roberta={roberta}", "--student": "2L", "--recipe": "mine.yaml", "--data": str(data)}
+    words = [word for flag in {**flags, "--device": "cpu", "--out": out}.items() for word in flag]
+    return subprocess.run(
+        [sys.executable, "my_losses.py", "distill", *words, "--allow-weak-teachers"],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
 
 
 def test_loss_that_is_not_registered_is_unknown(recipe: Path) -> None:
