@@ -34,8 +34,8 @@ def export_view(done: Export, width: int) -> list[RenderableType]:
     ]
     parts += [
         Text(
-            f"{variant.precision}: {variant.check.ties} texts change their {variant.check.decision}, between two that the model "
-            "hardly tells apart"
+            f"{variant.precision}: {variant.check.ties} texts change their {variant.check.decision}, between two that the "
+            "model hardly tells apart"
         )
         for variant in done.kept
         if variant.check is not None and variant.precision == "fp32" and variant.check.ties
