@@ -467,7 +467,7 @@ def check_kind_of_task(found: Configuration, remedy: str = "") -> None:
     said = found.config.problem_type
     what = {
         "multi_label_classification": "the head gives a text several labels (multi-label), which is no kind of task yet",
-        "regression": "the head predicts a number (regression), which is no kind of task yet",
+        "regression": "the head predicts a number, and there is no such kind of task",
     }.get(found.problem_type, "the head has one output, which tells no classes apart")
     raise refused(
         found.path, "problem_type" if said else "id2label", what, f"{SINGLE_LABEL}, with two classes or more",

@@ -19,7 +19,7 @@ _FEW_ROWS = 10
 _DOUBTFUL = frozenset(
     {"null", "NULL", "Null", "NA", "na", "N/A", "n/a", "n.a.", "none", "NONE", "nil", "-", "--", "?", "missing", "undefined"}
 )
-_REGRESSION = "numbers as targets (regression) are not yet a kind of task"
+_REGRESSION = "numbers are learned with --kind regression"
 
 
 def same_label(value: str) -> object:
