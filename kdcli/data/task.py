@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcli.errors import RequestError
-from kdcli.tasks.classification import NO_CLASS, Classification
 from kdcli.tasks.kind import Kind
 
 if TYPE_CHECKING:
     from kdcli.data.columns import Choice
 
-NO_LABEL = NO_CLASS
 TRAIN, DEV, TEST, UNLABELLED, AUGMENTED = "train", "dev", "test", "unlabelled", "augmented"
 
 
@@ -80,18 +78,6 @@ class Task:
     notes: tuple[str, ...] = field(default=())
     columns: Choice | None = None
     unscored: Mapping[str, RequestError] = field(default_factory=dict)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Class names; the position is the class index everywhere in kdcli."""
-        assert isinstance(self.kind, Classification)
-        return self.kind.names
-
-    @property
-    def raw_labels(self) -> tuple[str, ...]:
-        """What the data files write for each class."""
-        assert isinstance(self.kind, Classification)
-        return self.kind.raw_names
 
     def with_all_of(self, known: Kind | None) -> Task:
         """The task with all classes of a model, where its own are some of them; else the task as it is."""

@@ -143,7 +143,7 @@ def compare(task: Task, split: str, answers: Sequence[Answer], notes: Iterable[s
         rows=len(rows),
         source=rows.source,
         fingerprint=rows.fingerprint,
-        labels=list(task.labels),
+        labels=list(task.kind.class_names),
         metric=task.metric,
         models=models,
         unscored=unscored,

@@ -206,7 +206,7 @@ class Evaluation(_Part):
         kdcli: version of the program.
         task, split, rows, source, fingerprint: what was scored on: the task, its split, how many samples, from which file,
             sha256 of that file (16 hex digits).
-        labels: class names, in order.
+        labels: class names, in order; empty where there are no classes.
         metric: the metric that decides.
         models: the best student first, then what it is compared with.
         unscored: models without a score, because their outputs are not finite; they are in no comparison, and no gate passes.

@@ -465,7 +465,7 @@ def _source(request: ExportRequest, events: Events) -> _Source:
         )
     events.emit(WorkStarted("reading the data"))
     task = load_task_of(TrainRequest.model_validate(plan.request).data, run)
-    order = list(range(len(task.labels)))
+    order = list(range(len(task.kind.output_names)))
     return _of_task(request, run.student, run.export, task, order, plan.recipe.training.max_length, plan, run)
 
 

@@ -103,6 +103,11 @@ class Classification(Kind):
         """The classes."""
         return self.names
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.names
+
     def order_of(self, where: str, outputs: Sequence[str], kind: str, teacher: str | None = None) -> list[int]:
         """By the names of the classes."""
         self.refuse_other(where, kind)

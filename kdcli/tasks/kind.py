@@ -110,6 +110,11 @@ class Kind(ABC):
     def output_names(self) -> tuple[str, ...]:
         """What the outputs of a model of this task are called, in order."""
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, where there are any."""
+        return ()
+
     @abstractmethod
     def order_of(self, where: str, outputs: Sequence[str], kind: str, teacher: str | None = None) -> list[int]:
         """For each output of this task, the index of a model's output that stands for it.

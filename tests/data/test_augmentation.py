@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcli.data.augmentation import METHODS, augmented, with_augmentation
-from kdcli.data.task import AUGMENTED, DEV, NO_LABEL, TRAIN, Split, Task
-from kdcli.tasks.classification import Classification
+from kdcli.data.task import AUGMENTED, DEV, TRAIN, Split, Task
+from kdcli.tasks.classification import NO_CLASS, Classification
 
 TEXTS = ["my card has not arrived yet", "how do I change my PIN", "top up by bank transfer failed", "refund not showing up"]
 ALL = sorted(METHODS)
@@ -80,7 +80,7 @@ def test_the_student_is_taught_on_them_and_nobody_else_sees_them() -> None:
     assert after.dev is before.dev
     assert after.unlabelled == count
     assert after.lessons.labels is not None
-    assert after.lessons.labels.tolist() == [0, 1, 0, 1] + [NO_LABEL] * count
+    assert after.lessons.labels.tolist() == [0, 1, 0, 1] + [NO_CLASS] * count
     assert list(after.lessons.texts) == TEXTS + list(after.splits[AUGMENTED].texts)
     assert with_augmentation(before, 0, ALL, 0.2, 0) is before
 

@@ -136,7 +136,7 @@ def test_a_missing_text_is_no_text(word: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", ["null", "NA", "N/A", "n/a", "none", "-", "?"])
 def test_a_word_that_may_be_a_class_is_kept_and_said(word: str, tmp_path: Path) -> None:
     task = load(labelled(tmp_path / "d.csv", ["a", word] * 20))
-    assert set(task.labels) == {"a", word}
+    assert set(task.kind.class_names) == {"a", word}
     assert any(f"{word!r} is taken as a class (20 rows)" in note for note in task.notes)
 
 
@@ -165,7 +165,7 @@ def test_a_class_is_written_in_one_way(one: str, other: str, tmp_path: Path) -> 
     dev = labelled(tmp_path / "dev.csv", [other, "x"])
     task = load(labelled(tmp_path / "t.csv", [one, "x"] * 10), eval=str(dev))
     assert task.dev.labels is not None
-    assert [task.labels[label] for label in task.dev.labels] == [one, "x"]
+    assert [task.kind.class_names[label] for label in task.dev.labels] == [one, "x"]
     assert any(f"{other!r} is taken as class {one!r} (1 row)" in note for note in task.notes)
 
 
@@ -174,7 +174,7 @@ def test_measured_numbers_are_no_classes(tmp_path: Path) -> None:
     problem = refused(labelled(tmp_path / "d.csv", numbers))
     assert "it looks like regression" in problem.what
     few = labelled(tmp_path / "t.csv", ["1.0", "2.5", "3.0"] * 10)
-    assert load(few).labels == ("1.0", "2.5", "3.0")
+    assert load(few).kind.class_names == ("1.0", "2.5", "3.0")
     problem = refused(few, eval=str(labelled(tmp_path / "dev.csv", ["2.615", "1.0"])))
     assert "regression" in problem.what
     assert problem.remedy == ""
@@ -203,12 +203,12 @@ def test_a_test_file_without_labels_does_not_stop_a_training(tmp_path: Path) -> 
 def test_a_scored_file_needs_no_two_classes_and_no_many_rows(tmp_path: Path) -> None:
     path = labelled(tmp_path / "d.csv", ["b"])
     task = load_scored(DataRequest(data=str(path)), Classification.of_outputs(("a", "b")))
-    assert task.labels == ("a", "b")
+    assert task.kind.class_names == ("a", "b")
     assert (labels := task.splits[TEST].labels) is not None
     assert labels.tolist() == [1]
     numbers = labelled(tmp_path / "n.csv", ["1.0"])
     found = load_scored(DataRequest(data=str(numbers)), Classification.of_outputs(("LABEL_0", "LABEL_1")))
-    assert found.labels == ("0", "1")
+    assert found.kind.class_names == ("0", "1")
     assert any("'1.0' is taken as class '1'" in note for note in found.notes)
 
 
@@ -241,7 +241,7 @@ def test_hidden_labels_and_null_texts_of_the_hub_are_missing(monkeypatch: pytest
     assert refused("owner/data").what == "1 row without a text (row 2)"
     of_the_hub(monkeypatch, train=dataset([0, 1] * 20), test=dataset([-1] * 5))
     task = load("owner/data")
-    assert task.labels == ("no", "yes")
+    assert task.kind.class_names == ("no", "yes")
     assert set(task.splits) == {TRAIN, DEV}
     assert "none of its 5 rows has one" in str(task.unscored[TEST])
 
@@ -249,7 +249,7 @@ def test_hidden_labels_and_null_texts_of_the_hub_are_missing(monkeypatch: pytest
 def test_columns_of_the_hub_are_never_guessed_by_position(monkeypatch: pytest.MonkeyPatch) -> None:
     of_the_hub(monkeypatch, train=dataset([0, 1] * 20, label="verdict"))
     assert refused("owner/data").what == "no column could be taken as the label"
-    assert load("owner/data", label_column="verdict").labels == ("no", "yes")
+    assert load("owner/data", label_column="verdict").kind.class_names == ("no", "yes")
 
 
 def test_lists_and_numbers_of_the_hub_are_what_they_are() -> None:

@@ -63,7 +63,7 @@ def classes(task: Task, split: str = TRAIN) -> list[str]:
     labels = task.splits[split].labels
     assert labels is not None
     assert labels.dtype == np.int64
-    return [task.labels[label] for label in labels]
+    return [task.kind.class_names[label] for label in labels]
 
 
 # The tasks as they are distributed.
@@ -87,7 +87,8 @@ def test_sst2_is_read_under_each_of_its_names(name: str, tmp_path: Path) -> None
     task = load(name, tmp_path)
     assert samples(task.train) == [("hide new secretions ",), ("a charming film",)]
     assert classes(task) == ["negative", "positive"]
-    assert task.raw_labels == ("0", "1")
+    assert isinstance(task.kind, Classification)
+    assert task.kind.raw_names == ("0", "1")
     assert task.metric == "accuracy"
 
 
@@ -128,7 +129,7 @@ def test_mnli_takes_the_matched_or_the_mismatched_dev_split(name: str, text: str
     assert classes(task) == names
     assert samples(task.dev) == [(text, "b")]
     assert classes(task, DEV) == ["contradiction"]
-    assert (len(task.labels), task.metric) == (3, "accuracy")
+    assert (len(task.kind.class_names), task.metric) == (3, "accuracy")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_mind_is_read_from_its_folders_without_a_header(train: str, dev: str, tm
     assert samples(task.train) == [('The "Game"',), ("A show",)]
     assert classes(task) == ["sports", "tv"]
     assert classes(task, DEV) == ["autos"]
-    assert (len(task.labels), task.metric) == (18, "macro-f1")
+    assert (len(task.kind.class_names), task.metric) == (18, "macro-f1")
 
 
 def test_mind_text_may_be_taken_from_files_that_are_given_one_by_one(tmp_path: Path) -> None:
@@ -266,7 +267,7 @@ def test_task_that_is_not_on_the_hub_asks_for_its_files() -> None:
 def test_folder_with_train_dev_and_test_is_read(tiny_data: Path) -> None:
     task = load(None, tiny_data)
     assert {name: len(split) for name, split in task.splits.items()} == {TRAIN: 160, DEV: 60, TEST: 40}
-    assert task.labels == task.raw_labels == ("negative", "positive")
+    assert task.kind == Classification.of_names(("negative", "positive"))
     assert task.metric == "accuracy"
     assert without_overlaps(task) == []
 
@@ -342,9 +343,9 @@ def test_columns_are_guessed_by_their_usual_names_or_taken_from_flags(tmp_path: 
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     guessed = load(None, path)
     assert guessed.train.texts[0].startswith("u")
-    assert guessed.labels == ("0", "1")
+    assert guessed.kind.class_names == ("0", "1")
     asked = load(None, path, text_column="body", text_pair_column="Utterance", label_column="kind")
-    assert asked.labels == ("k0", "k1", "k2")
+    assert asked.kind.class_names == ("k0", "k1", "k2")
     assert all(text[1:] == pair[1:] for text, pair in samples(asked.train))
     assert asked.has_pairs
 
@@ -357,7 +358,7 @@ def test_sentence1_and_sentence2_are_a_pair(tmp_path: Path) -> None:
 def test_numbered_classes_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     path = write(tmp_path / "d.tsv", ["text", "label"], *([f"t{row}", str(row % 12)] for row in range(240)))
     task = load(None, path)
-    assert task.labels == tuple(map(str, range(12)))
+    assert task.kind.class_names == tuple(map(str, range(12)))
 
 
 @pytest.mark.parametrize(
@@ -392,7 +393,7 @@ def test_null_is_refused_in_a_column_that_is_used_and_in_no_other(tmp_path: Path
     rows = ['{"text": "a", "label": "x", "note": null}', '{"text": "b", "label": "y", "note": null}'] * 20
     path = tmp_path / "train.jsonl"
     path.write_text("\n".join(rows), encoding="utf-8")
-    assert len(load(None, path).labels) == 2
+    assert len(load(None, path).kind.class_names) == 2
     path.write_text("\n".join([*rows, '{"text": null, "label": "y", "note": 1}']), encoding="utf-8")
     problem = refused(None, path)
     assert problem.where == f"{path}:41"
@@ -485,7 +486,7 @@ def test_selected_rows_keep_texts_pairs_and_labels_together() -> None:
 def test_real_task_has_the_rows_that_were_distributed(task: str, folder: str, rows: dict[str, int], count: int) -> None:
     loaded = load(task, SHARED / "data" / folder)
     assert {name: len(split) for name, split in loaded.splits.items()} == rows
-    assert len(loaded.labels) == count
+    assert len(loaded.kind.class_names) == count
     assert without_overlaps(loaded) == []
 
 
@@ -496,5 +497,5 @@ def test_real_data_without_a_dev_split_is_read_as_it_stands(folder: str, train: 
     assert len(task.train) + len(task.dev) == train
     assert len(task.dev) == pytest.approx(0.1 * train, rel=0.05)
     assert len(task.splits[TEST]) == test
-    assert len(task.labels) == count
-    assert set(classes(task, DEV)) == set(task.labels)
+    assert len(task.kind.class_names) == count
+    assert set(classes(task, DEV)) == set(task.kind.class_names)

@@ -28,17 +28,17 @@ def task(folder: Path) -> Task:
 
 
 def test_every_library_has_its_rows_in_every_split(task: Task) -> None:
-    assert set(task.labels) == set(starter.LIBRARIES)
+    assert set(task.kind.class_names) == set(starter.LIBRARIES)
     for name, count in starter.ROWS.items():
         labels = task.splits[name].labels
         assert labels is not None
-        assert Counter(labels.tolist()) == dict.fromkeys(range(len(task.labels)), count)
+        assert Counter(labels.tolist()) == dict.fromkeys(range(len(task.kind.class_names)), count)
 
 
 def test_classes_are_mixed_in_every_split(task: Task) -> None:
     for split in task.splits.values():
         assert split.labels is not None
-        assert set(split.labels[:80].tolist()) == set(range(len(task.labels)))
+        assert set(split.labels[:80].tolist()) == set(range(len(task.kind.class_names)))
 
 
 def test_no_text_stands_twice(task: Task) -> None:

@@ -41,7 +41,7 @@ def answer(task: Task, name: str, role: Role, skill: float, noise: int, **more: 
     """A model that prefers the right class by so many standard deviations of its noise."""
     labels = task.splits["test"].labels
     assert labels is not None
-    logits = np.random.default_rng(noise).normal(size=(len(labels), len(task.labels)))
+    logits = np.random.default_rng(noise).normal(size=(len(labels), len(task.kind.class_names)))
     logits[np.arange(len(labels)), labels] += skill
     kind: Kind = more.pop("kind", "checkpoint")
     scaled = (1.5 * logits).astype(np.float32)
