@@ -61,6 +61,7 @@ def _file_columns(done: Export) -> list[Column]:
     rows = done.variants
     metric = next((one.check.split.metric for one in rows if one.check is not None and one.check.split.metric), "score")
     resident = [f"{done.memory[one.precision].peak_bytes / 1e6:.0f}" if one.precision in done.memory else "–" for one in rows]
+    decision = next((one.check.decision for one in rows if one.check is not None), "class")
     return [
         Column("file", [one.precision for one in rows]),
         Column("kept", ["no" if one.broken else "yes" for one in rows]),
@@ -69,7 +70,7 @@ def _file_columns(done: Export) -> list[Column]:
         Column(metric, [cell(one, "score") for one in rows]),
         Column("95 % interval", [cell(one, "interval") for one in rows]),
         Column("points lost", [cell(one, "drop") for one in rows]),
-        Column("same class", [cell(one, "same") for one in rows]),
+        Column(f"same {decision}", [cell(one, "same") for one in rows]),
         Column("logits differ", [cell(one, "difference") for one in rows]),
     ]
 

@@ -73,7 +73,7 @@ def _results(evaluation: Evaluation, kind: Kind) -> Iterator[EvalResult]:
 
     for student in evaluation.of("student")[:1]:
         for metric, value in student.scores.items():
-            name, more = kind.metrics[metric].on_hub
+            name, more = (kind.metrics | kind.errors)[metric].on_hub
             interval = {"interval_95": [float(end) for end in student.interval]} if metric == evaluation.metric else {}
             yield EvalResult(
                 task_type=kind.pipeline,
