@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from kdcli.data.task import DEV, TEST, TRAIN
 from kdcli.tasks.classification import Classification
 from kdcli.tasks.kind import Kind
+from kdcli.tasks.regression import Regression
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,20 @@ PRESETS: dict[str, Preset] = {
             "wnli", "coreference as entailment, accuracy",
             {"0": "not_entailment", "1": "entailment"}, "accuracy", _PAIR,
             hub=("nyu-mll/glue", "wnli"), hub_columns=_PAIR,
+        ),
+        Preset(
+            "stsb", "similarity of two sentences from 0 to 5 (a number), Pearson's correlation",
+            Regression("similarity"), "pearson",
+            {split: FileLayout((f"{split}.tsv",), "sentence1", "score", "sentence2") for split in (TRAIN, DEV)},
+            ("nyu-mll/glue", "stsb"), _PAIR,
+        ),
+        Preset(
+            "sick", "relatedness of two sentences from 1 to 5 (a number), Pearson's correlation",
+            Regression("relatedness"), "pearson",
+            {
+                split: FileLayout((name,), "sentence_A", "relatedness_score", "sentence_B")
+                for split, name in ((TRAIN, "SICK_train.txt"), (DEV, "SICK_trial.txt"), (TEST, "SICK_test_annotated.txt"))
+            },
         ),
         Preset(
             "mind", "topic of a news title, macro F1",

@@ -171,12 +171,14 @@ def test_a_class_is_written_in_one_way(one: str, other: str, tmp_path: Path) -> 
 
 def test_measured_numbers_are_no_classes(tmp_path: Path) -> None:
     numbers = [f"{row / 40:.{2 + row % 2}f}" for row in range(200)] + ["0", "0.00", "0.000"]
-    problem = refused(labelled(tmp_path / "d.csv", numbers))
-    assert "it looks like regression" in problem.what
+    task = load(labelled(tmp_path / "d.csv", numbers))
+    assert (task.kind.name, task.metric) == ("regression", "pearson")
+    assert any("is learned as numbers (regression)" in note for note in task.notes)
+    assert "it looks like regression" in refused(labelled(tmp_path / "d.csv", numbers), kind="classification").what
     few = labelled(tmp_path / "t.csv", ["1.0", "2.5", "3.0"] * 10)
     assert load(few).kind.class_names == ("1.0", "2.5", "3.0")
     problem = refused(few, eval=str(labelled(tmp_path / "dev.csv", ["2.615", "1.0"])))
-    assert "regression" in problem.what
+    assert "--kind regression" in problem.what
     assert problem.remedy == ""
 
 

@@ -233,11 +233,6 @@ def test_unknown_task_is_refused_with_the_nearest(name: str, nearest: str) -> No
     assert problem.remedy == f"did you mean '{nearest}'?"
 
 
-@pytest.mark.parametrize("name", ["sts-b", "STSB"])
-def test_regression_is_refused(name: str) -> None:
-    assert "regression" in refused(name, None).what
-
-
 # The Hub, which cannot be reached here.
 
 
