@@ -81,3 +81,13 @@ def test_readme_names_the_two_set_up_commands() -> None:
         assert command in readme
         assert f"\n{command.split()[1]}:" in makefile
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_every_file_that_the_architecture_names_is_there_and_every_room_is_named() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:kdcli|recipes)/[\w/.]+)`", page))
+    assert len(named) > 30
+    examples = {name for name in named if "NAME" in name}
+    assert [name for name in sorted(named - examples) if not (ROOT / name).exists()] == []
+    rooms = {f"kdcli/{path.name}/" for path in (ROOT / "kdcli").iterdir() if (path / "__init__.py").is_file()}
+    assert rooms <= named

@@ -12,6 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "kdcli"
 FROM_ROOF_TO_GROUND = (
+    "api",
     "cli", "sweep", "jobs", "evaluation", "export", "engine", "plan", "losses", "models", "data", "tasks", "recipe", "errors",
     "files", "caching", "harmless",
 )  # fmt: skip
@@ -19,6 +20,25 @@ NOT_YET_WITHOUT_CIRCLES = ("kdcli.cli.", "kdcli.data.")
 FOR_ALL = {"errors", "files", "caching", "harmless"}
 HEAVY = {"torch", "transformers", "numpy", "datasets", "pyarrow", "pandas", "sklearn", "accelerate", "onnxruntime"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
+# Words of classification, and the only places outside of kdcli/tasks that say them in code, with what they mean there.
+WORDS_OF_CLASSES = {
+    "argmax": {"evaluation/similarity.py": "the best path through the layers"},
+    "softmax": {"losses/weighting.py": "shares of teachers", "models/head.py": "attention pooling"},
+    "log_softmax": {
+        "evaluation/insides.py": "attention",
+        "losses/attention.py": "attention",
+        "losses/relation_kl.py": "relations between tokens",
+        "models/capture.py": "attention",
+    },
+    "num_labels": {
+        "jobs/export.py": "names of the outputs in the file",
+        "models/configuration.py": "what config.json says",
+        "models/fitting.py": "shapes of a head",
+        "plan/architecture.py": "size of a head",
+    },
+    "cross_entropy": {"losses/divergences.py": "a distance between distributions, whosever they are"},
+    "nll_loss": {},
+}
 
 
 def _room(module: Path) -> str:
@@ -99,6 +119,30 @@ def test_nothing_below_the_command_line_prints(module: Path) -> None:
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stdout", "sys.stderr")
     ]
     assert printed + streams == []
+
+
+def _words(module: Path) -> set[str]:
+    """Names in the code of a module, without its texts."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return names | {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("word", WORDS_OF_CLASSES)
+def test_nobody_outside_the_kinds_of_task_knows_that_a_task_has_classes(word: str) -> None:
+    said = {module.relative_to(PACKAGE).as_posix() for module in MODULES if _room(module) != "tasks" and word in _words(module)}
+    assert said == set(WORDS_OF_CLASSES[word])
+
+
+def test_nobody_outside_the_kinds_of_task_asks_which_kind_it_is() -> None:
+    """But for known tasks, which are of one, and the check of a recipe, which needs any."""
+    named = {
+        module.relative_to(PACKAGE).as_posix()
+        for module in MODULES
+        if _room(module) != "tasks" and {"Classification", "Regression"} & {name.split(".")[-1] for _, name in _imports(module)}
+    }
+    assert named == {"data/presets.py", "plan/resolve.py"}
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if _room(module) == "recipe"], ids=_label)
