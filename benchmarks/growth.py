@@ -99,7 +99,7 @@ def measure(folder: Path, rows: int, layers: int, teachers: int, lines: list[str
 
 _MEASURED = """
 import resource, sys
-from kdcli.cli.main import main
+from kdcli.cli.start import main
 try:
     main()
 finally:

@@ -55,7 +55,7 @@ NOT_IN_A_DRY_RUN = {
 RUN = """
 import json, sys
 {before}
-from kdcli.cli.main import main
+from kdcli.cli.start import main
 sys.argv = ["kdcli", *sys.argv[1:]]
 try:
     main()

@@ -43,10 +43,3 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-def main() -> None:
-    """Run the command line as :func:`kdcli.cli.start.main` does."""
-    from kdcli.cli.start import main as start
-
-    start()

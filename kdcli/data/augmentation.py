@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-from kdcli.data.task import AUGMENTED, Split, Task
+from kdcli.data.splits import AUGMENTED
+from kdcli.data.task import Split, Task
 
 Units = list[str]
 _FEWEST_WORDS = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kdcli.data.task import DEV, TEST, TRAIN
+from kdcli.data.splits import DEV, TEST, TRAIN
 from kdcli.tasks.classification import Classification
 from kdcli.tasks.kind import Kind
 from kdcli.tasks.regression import Regression

@@ -14,8 +14,9 @@ from kdcli.data.columns import Choice, choose, fixed, index_columns, like
 from kdcli.data.hub import hub_columns
 from kdcli.data.presets import PRESETS, FileLayout, Preset
 from kdcli.data.readers import SUFFIXES, read
+from kdcli.data.splits import DEV, TEST, TRAIN, UNLABELLED
 from kdcli.data.table import Columns
-from kdcli.data.task import DEV, TEST, TRAIN, UNLABELLED, Split, Task
+from kdcli.data.task import Split, Task
 from kdcli.data.values import (
     check_labels,
     check_texts,

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcli.data.task import DEV, TEST, TRAIN
+from kdcli.data.splits import DEV, TEST, TRAIN
 from kdcli.errors import RunFailedError
 from kdcli.files import write_text
 

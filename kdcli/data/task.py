@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from kdcli.data.splits import AUGMENTED, DEV, TRAIN, UNLABELLED
 from kdcli.errors import RequestError
 from kdcli.tasks.kind import Kind
 
 if TYPE_CHECKING:
     from kdcli.data.columns import Choice
-
-TRAIN, DEV, TEST, UNLABELLED, AUGMENTED = "train", "dev", "test", "unlabelled", "augmented"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from itertools import combinations, count
 import numpy as np
 
 from kdcli import __version__
-from kdcli.data.task import TRAIN, Split, Task
+from kdcli.data.splits import TRAIN
+from kdcli.data.task import Split, Task
 from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.agreement import agreement, slices
 from kdcli.evaluation.chance import chance_test

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kdcli import __version__
-from kdcli.data.task import DEV
+from kdcli.data.splits import DEV
 from kdcli.evaluation.document import AgreementTable, Evaluation, ModelScore, Retention
 from kdcli.evaluation.report.words import parameters_text
 from kdcli.harmless import harmless

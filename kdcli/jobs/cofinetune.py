@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdcli.data.task import DEV
+from kdcli.data.splits import DEV
 from kdcli.engine.events import Events
 from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.comparison import compare

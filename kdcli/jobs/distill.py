@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from kdcli.data.alignment import align
 from kdcli.data.batching import Samples
-from kdcli.data.task import DEV, Split
+from kdcli.data.splits import DEV
+from kdcli.data.task import Split
 from kdcli.data.tokens import TokenView, tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH

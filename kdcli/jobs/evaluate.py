@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from kdcli.data.sources import DataRequest, load_scored
-from kdcli.data.task import DEV, TEST, Task
+from kdcli.data.splits import DEV, TEST
+from kdcli.data.task import Task
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.errors import Problem, Problems, RequestError
 from kdcli.evaluation.comparison import Answer, compare, labelled

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from kdcli import __version__
 from kdcli.data import starter
 from kdcli.data.sources import DataRequest, load_scored
-from kdcli.data.task import DEV, TEST, TRAIN, Task
+from kdcli.data.splits import DEV, TEST, TRAIN
+from kdcli.data.task import Task
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.interruption import refuse_to_go_on
 from kdcli.errors import GateError, Problem, RequestError

@@ -16,7 +16,8 @@ import yaml
 
 from kdcli.data.alignment import align
 from kdcli.data.batching import Samples
-from kdcli.data.task import DEV, Split, Task
+from kdcli.data.splits import DEV
+from kdcli.data.task import Split, Task
 from kdcli.data.tokens import tokenise
 from kdcli.engine.events import Events, WorkStarted
 from kdcli.evaluation.document import Insides, TeacherInsides

@@ -12,7 +12,8 @@ import yaml
 from pydantic import ValidationError
 
 from kdcli import __version__
-from kdcli.data.task import DEV, TEST, Task
+from kdcli.data.splits import DEV, TEST
+from kdcli.data.task import Task
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.evaluation.comparison import Answer
 from kdcli.evaluation.document import Evaluation, Insides

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kdcli.data.task import TEST
+from kdcli.data.splits import TEST
 from kdcli.engine.events import Events
 from kdcli.errors import Problems, RequestError
 from kdcli.files import temporary_folder

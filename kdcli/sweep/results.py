@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict
 
 from kdcli import __version__
-from kdcli.data.task import TEST
+from kdcli.data.splits import TEST
 from kdcli.plan.plan import Plan
 from kdcli.sweep.folder import SweepFolder
 from kdcli.sweep.space import Parameter

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcli.data.augmentation import METHODS, augmented, with_augmentation
-from kdcli.data.task import AUGMENTED, DEV, TRAIN, Split, Task
+from kdcli.data.splits import AUGMENTED, DEV, TRAIN
+from kdcli.data.task import Split, Task
 from kdcli.tasks.classification import NO_CLASS, Classification
 
 TEXTS = ["my card has not arrived yet", "how do I change my PIN", "top up by bank transfer failed", "refund not showing up"]

@@ -11,8 +11,9 @@ import pytest
 from kdcli.data import sources
 from kdcli.data.hub import columns_of
 from kdcli.data.sources import DataRequest, load_scored, load_task
+from kdcli.data.splits import DEV, TEST, TRAIN
 from kdcli.data.table import Columns
-from kdcli.data.task import DEV, TEST, TRAIN, Task
+from kdcli.data.task import Task
 from kdcli.errors import Problem, RequestError
 from kdcli.tasks.classification import Classification
 

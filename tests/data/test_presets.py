@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdcli.data.presets import PRESETS
-from kdcli.data.task import DEV, TEST, TRAIN
+from kdcli.data.splits import DEV, TEST, TRAIN
 from kdcli.tasks.classification import Classification
 
 # name → classes in the order of the Hub's class numbers, metric, whether a sample is a pair

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdcli.data.sources import DataRequest, hold_out, load_task
-from kdcli.data.task import DEV, TEST, TRAIN, Split, Task
+from kdcli.data.splits import DEV, TEST, TRAIN
+from kdcli.data.task import Split, Task
 from kdcli.errors import Problem, RequestError
 from kdcli.tasks.classification import Classification
 from tests.conftest import SHARED, needs_shared

@@ -11,7 +11,8 @@ import pytest
 
 from kdcli.data import starter
 from kdcli.data.sources import DataRequest, load_task
-from kdcli.data.task import DEV, TEST, TRAIN, Task
+from kdcli.data.splits import DEV, TEST, TRAIN
+from kdcli.data.task import Task
 from kdcli.errors import RunFailedError
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from kdcli.data.columns import Choice
-from kdcli.data.task import TEST, Split, Task
+from kdcli.data.splits import TEST
+from kdcli.data.task import Split, Task
 from kdcli.errors import RequestError
 from kdcli.jobs.prediction_files import read_predictions
 from kdcli.tasks.classification import Classification

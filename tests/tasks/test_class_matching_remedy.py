@@ -7,7 +7,8 @@ import shlex
 import numpy as np
 import pytest
 
-from kdcli.data.task import TEST, Split, Task
+from kdcli.data.splits import TEST
+from kdcli.data.task import Split, Task
 from kdcli.errors import RequestError
 from kdcli.recipe.document import Override
 from kdcli.tasks.classification import Classification

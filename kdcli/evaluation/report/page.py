@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdcli.data.task import DEV
+from kdcli.data.splits import DEV
 from kdcli.evaluation.document import Evaluation, Insides, ModelScore, TeacherInsides
 from kdcli.evaluation.report import cells, pictures
 from kdcli.evaluation.report.canvas import Picture
