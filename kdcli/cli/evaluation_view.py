@@ -152,7 +152,7 @@ def _agreement(found: AgreementTable, width: int) -> list[RenderableType]:
         slices = "It lost nowhere clearly more than elsewhere (length, class, word)."
     return [
         Text(""),
-        title_line(f"what was inherited from {found.teacher}; {found.changed} answers changed"),
+        title_line(f"what was inherited from {found.teacher}; {found.changed} predictions changed"),
         *column_tables(columns, ("",), {}, width),
         Text(slices, style="dim"),
     ]

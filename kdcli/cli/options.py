@@ -176,7 +176,7 @@ CacheSize = Annotated[
     typer.Option(
         "--cache-size",
         metavar="SIZE",
-        help="Disk for the teachers' kept answers, of all runs together: 20GB, 500MB; 0 asks the teachers in every epoch. "
+        help="Disk for the teachers' kept outputs, of all runs together: 20GB, 500MB; 0 asks the teachers in every epoch. "
         "They lie in the folder that KDCLI_CACHE names, else in ~/.cache/kdcli.",
         rich_help_panel=_OUTPUT,
     ),

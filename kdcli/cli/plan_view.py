@@ -49,7 +49,7 @@ def plan_view(plan: Plan, width: int) -> list[RenderableType]:
             Text(
                 f"Estimate: about {clock(estimate.seconds)} on {plan.device} in {plan.precision}, "
                 f"{estimate.memory_bytes / 2**30:.1f} GiB of memory, "
-                f"{estimate.disk_bytes / 2**30:.1f} GiB of disk for the teachers' answers, "
+                f"{estimate.disk_bytes / 2**30:.1f} GiB of disk for the teachers' outputs, "
                 f"{estimate.tokens_per_sample} tokens per text (rough: from sizes, not from a run)"
             )
         )
@@ -193,7 +193,7 @@ def _stage_tree(plan: Plan) -> Tree:
         add_stage(tree, stage)
     folds = plan.recipe.teachers.out_of_fold
     if plan.cofinetune and folds:
-        tree.add(f"out-of-fold answers: the same {folds} times more, each without one of {folds} parts of the training rows")
+        tree.add(f"out-of-fold outputs: the same {folds} times more, each without one of {folds} parts of the training rows")
     for hop in plan.hops:
         branch = tree if len(plan.hops) == 1 else tree.add(_hop_line(hop))
         for stage in hop.stages:

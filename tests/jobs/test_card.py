@@ -20,6 +20,7 @@ from kdcli.plan.plan import Plan
 from kdcli.tasks.calibration import calibrate
 from kdcli.tasks.class_metrics import CLASS_METRICS as METRICS
 from kdcli.tasks.class_scores import class_scores
+from kdcli.tasks.regression import Regression
 from tests.plan.desk import Desk
 
 BERT, ROBERTA = "google-bert/bert-base-uncased", "FacebookAI/roberta-base"
@@ -108,10 +109,14 @@ def test_the_hub_reads_back_one_result_for_each_split_and_metric(desk: Desk, tmp
     assert [(each.dataset_args or {})["rows"] for each in results] == [60, 60, 40, 40]
 
 
-def test_every_metric_has_a_name_on_the_hub(desk: Desk, tmp_path: Path) -> None:
-    student = model("student", "student", 0.9).model_copy(update={"scores": dict.fromkeys(METRICS, 0.5)})
-    _, results = read_back(model_card(desk.plan_of("kdcli"), [evaluation(models=[student])]), tmp_path)
-    assert [each.metric_name for each in results] == list(METRICS)
+def test_every_metric_of_the_task_has_a_name_on_the_hub(desk: Desk, tmp_path: Path) -> None:
+    plan = desk.plan_of("kdcli")
+    kind = plan.task.known()
+    student = model("student", "student", 0.9).model_copy(update={"scores": dict.fromkeys(kind.metrics, 0.5)})
+    _, results = read_back(model_card(plan, [evaluation(models=[student])]), tmp_path)
+    assert [each.metric_name for each in results] == list(kind.metrics)
+    numbers = Regression()
+    assert all(metric.on_hub[0] for metric in (*METRICS.values(), *(numbers.metrics | numbers.errors).values()))
 
 
 def test_scores_of_numpy_can_be_written(desk: Desk, tmp_path: Path) -> None:
