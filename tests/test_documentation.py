@@ -11,7 +11,7 @@ import pytest
 import typer.main
 import yaml
 
-from kdcli.cli.main import app
+from kdcli.cli.app import app
 from kdcli.evaluation.document import AgreementTable, Evaluation, GateResult, ModelScore
 from kdcli.evaluation.significance import ModelDifference
 from kdcli.recipe.loading import loads

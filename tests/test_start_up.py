@@ -107,7 +107,7 @@ def test_command_is_imported_when_it_is_asked_for() -> None:
     assert {name for name in modules if name.startswith("kdcli.")} == {
         "kdcli.cli",
         "kdcli.cli.commands",
-        "kdcli.cli.main",
+        "kdcli.cli.app",
         "kdcli.cli.options",
         "kdcli.cli.recipe",
         "kdcli.cli.rendering",

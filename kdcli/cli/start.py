@@ -20,7 +20,7 @@ def main() -> None:
     _open_closed_streams()
     try:
         handle_signals(_last_words)
-        from kdcli.cli.main import app
+        from kdcli.cli.app import app
 
         app()
     except BaseException:

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from kdcli import __version__
-from kdcli.cli.main import app
+from kdcli.cli.app import app
 from tests.conftest import sentences
 
 QUICK = [

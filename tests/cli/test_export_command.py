@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner, Result
 
-from kdcli.cli.main import app
+from kdcli.cli.app import app
 from kdcli.export import variants as variants_module
 from tests.export.classifiers import Drawer
 

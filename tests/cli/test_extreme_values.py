@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from kdcli.cli.main import app
+from kdcli.cli.app import app
 
 COMMANDS = ("distill", "cofinetune", "evaluate", "export")
 WORDS = ["nan", "inf", "-inf", "1e3e3", "", "one"]

@@ -11,7 +11,7 @@ import pytest
 from transformers import BertConfig, RobertaConfig
 from typer.testing import CliRunner, Result
 
-from kdcli.cli.main import app
+from kdcli.cli.app import app
 from kdcli.recipe.catalogue import DEFAULT_RECIPE, schema_file, shipped
 from kdcli.recipe.document import parse
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from kdcli.cli.main import app
+from kdcli.cli.app import app
 from kdcli.models.configuration import read_configuration
 from kdcli.models.loading import load_tokenizer
 

@@ -16,7 +16,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
-from kdcli.cli.main import app
+from kdcli.cli.app import app
 from kdcli.export.variants import Variant, Workshop
 from kdcli.jobs import evaluate as evaluate_job
 from kdcli.jobs import export as export_job

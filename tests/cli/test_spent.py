@@ -9,7 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from kdcli.cli import options
-from kdcli.cli.main import app
+from kdcli.cli.app import app
 from kdcli.cli.rendering import show
 from kdcli.cli.spent import Spent, profile_view
 from kdcli.engine.events import Note, PhaseDone

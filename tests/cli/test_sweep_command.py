@@ -13,7 +13,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from kdcli.cli.main import app
+from kdcli.cli.app import app
 from kdcli.errors import InterruptedRunError
 from kdcli.recipe.catalogue import SWEEP_SCHEMA, schema_file
 from kdcli.sweep.reference import schema_text
