@@ -302,6 +302,10 @@ def _build(
         kind, odd = _kind_asked(request, train.targets).of_column(train.targets)
     else:
         kind = known
+        if request.kind not in (None, kind.name):
+            raise RequestError(
+                Problem(f"--kind {request.kind}", f"{name} is a task of another kind", kind.name, remedy="leave out --kind")
+            )
         if len(set(train.targets.cells)) < 2:
             type(kind).of_column(train.targets)  # which says what is wrong
     notes = _notes_of_tables(tables, kind, preset=known is not None) + odd

@@ -106,9 +106,7 @@ class Gate:
             return value, f"{evaluation.metric} of {model.name}"
         if self.name == "max-ece":
             if model.calibration is None:
-                raise RequestError(
-                    Problem("--max-ece", f"{model.name} gives classes and no probabilities, so it has no calibration error")
-                )
+                raise RequestError(Problem("--max-ece", f"{model.name} gives no probabilities, so it has no calibration error"))
             value = model.calibration.ece_high if self.bound else model.calibration.ece
             return value, f"the calibration error (ECE) of {model.name}"
         if model.drop is None:

@@ -70,6 +70,16 @@ def classes(task: Task, split: str = TRAIN) -> list[str]:
 # The tasks as they are distributed.
 
 
+def test_a_known_task_is_of_its_own_kind_and_others_of_the_one_that_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "train.tsv", ["gj04", "1", "", "He said."], ["gj04", "0", "*", "Go he said."])
+    write(tmp_path / "dev.tsv", ["bc01", "1", "", "We went."])
+    assert load("cola", tmp_path, kind="classification").kind == load("cola", tmp_path).kind
+    problem = refused("cola", tmp_path, kind="regression")
+    assert (problem.where, problem.expected) == ("--kind regression", "classification")
+    path = write_csv(tmp_path / "numbers.csv", 40)
+    assert refused(None, path, kind="regresion").remedy == "did you mean 'regression'?"
+
+
 def test_cola_is_read_without_a_header(tmp_path: Path) -> None:
     write(tmp_path / "train.tsv", ["gj04", "1", "", 'He said "go.'], ["gj04", "0", "*", "Go he said."])
     write(tmp_path / "dev.tsv", ["bc01", "1", "", "We went."])
