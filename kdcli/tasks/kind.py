@@ -66,6 +66,8 @@ class Kind(ABC):
     fewest_outputs: ClassVar[int] = 1
     has_probabilities: ClassVar[bool] = False
     softens: ClassVar[bool] = False
+    serving: ClassVar[Serving]
+    pipeline: ClassVar[str]
     decision: ClassVar[str]
     guess_name: ClassVar[str]
     guessing: ClassVar[str]
@@ -337,11 +339,7 @@ class Kind(ABC):
         """Outputs [..., C] as probabilities; only where the kind :attr:`has_probabilities`."""
         raise NotImplementedError
 
-    serving: ClassVar[Serving]
-
     # What a person reads
-
-    pipeline: ClassVar[str]
 
     @abstractmethod
     def limits(self) -> Iterator[str]:
@@ -380,4 +378,4 @@ class Kind(ABC):
 
 def rows_not_finite(outputs: NDArray[Any]) -> NDArray[np.int64]:
     """Numbers of the rows of ``outputs`` [n, …] that hold an infinite value or NaN."""
-    return np.flatnonzero(~np.isfinite(outputs).reshape(len(outputs), -1).all(-1))
+    return np.flatnonzero(~np.isfinite(outputs).all(axis=tuple(range(1, outputs.ndim))))
