@@ -24,7 +24,6 @@ WORDS_OF_CLASSES = {
     "argmax": {"evaluation/similarity.py": "the best path through the layers"},
     "softmax": {"losses/weighting.py": "shares of teachers", "models/head.py": "attention pooling"},
     "log_softmax": {
-        "evaluation/insides.py": "attention",
         "losses/attention.py": "attention",
         "losses/relation_kl.py": "relations between tokens",
         "models/capture.py": "attention",

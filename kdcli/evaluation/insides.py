@@ -1,6 +1,6 @@
 """A student's layers beside those of its teachers: states of tokens, states of [CLS], attention maps.
 
-All figures are of one pass over the same texts. Attention is compared as :class:`~kdcli.losses.attention.AttentionKlTerm`
+All figures are of one pass over the same texts. Attention is compared as :class:`~kdcli.losses.attention_kl.AttentionKlTerm`
 does it, but for all pairs of layers: KL(teacher ‖ student) = Σ p log p − Σ p log q, so that the first sum is taken once per
 teacher layer and the second one is a matrix product over all cells.
 """
@@ -22,7 +22,7 @@ from kdcli.engine.inference import EVALUATION_BATCH
 from kdcli.errors import RequestError
 from kdcli.evaluation.document import Insides, TeacherInsides
 from kdcli.evaluation.similarity import best_map, cka, mean_along
-from kdcli.losses.attention import LOWEST_LOG
+from kdcli.losses.attention import LOWEST_LOG, over_matched_tokens
 from kdcli.losses.layers import matched_tokens
 from kdcli.models.capture import blocks, serves
 from kdcli.models.output import Output, Wanted
@@ -209,10 +209,7 @@ class _Comparison:
 
     def _logs(self, batch: Batch, logs: Tensor) -> Tensor:
         """The student's logarithms [B, A, L_S, L_S], over the tokens that have a counterpart."""
-        if not batch.runs[self.teacher].identity:
-            mask = matched_tokens(batch, self.teacher)
-            logs = logs.masked_fill(~mask[:, None, None, :], torch.finfo(logs.dtype).min).log_softmax(-1)
-        return logs.clamp(min=LOWEST_LOG)
+        return over_matched_tokens(batch, self.teacher, logs).clamp(min=LOWEST_LOG)
 
     def result(self, own: _States, pairs: Mapping[int, int]) -> TeacherInsides:
         """All that was found, along the recipe's layer map and the one that CKA suggests."""

@@ -12,9 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdcli.data.batching import Samples
 from kdcli.data.task import Split, Task
-from kdcli.data.tokens import tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.errors import Problem, RequestError
@@ -27,6 +25,7 @@ from kdcli.export.sessions import check_provider, open_session
 from kdcli.export.sessions import run as run_session
 from kdcli.jobs.prediction_files import read_predictions
 from kdcli.jobs.run_folder import RunFolder
+from kdcli.jobs.samples import samples_of, tokenizers_of
 from kdcli.jobs.targets import Target, TargetKind
 from kdcli.jobs.teachers import answers_of, load_teachers, refuse_outputs_not_finite, trained_folder
 from kdcli.models.checkpoints import Checkpoint, Reference, describe, fetch_weights, parse_references
@@ -324,8 +323,7 @@ def _head_outputs(found: Checkpoint) -> tuple[str, Sequence[str]]:
 def classifier_answers(folder: Path, rows: Split, max_length: int, device: torch.device) -> tuple[Logits, int]:
     """Logits [n, C] of a classification checkpoint in the order of its own head, and its parameter count."""
     model: Any = load_classifier(folder).to(device).eval()
-    view = tokenise(rows, load_tokenizer(folder), max_length)
-    samples = Samples(rows.labels, {STUDENT: view}, {}, leading=STUDENT)
+    samples = samples_of(rows, tokenizers_of({STUDENT: folder}), max_length)
     logits = predict(StudentLearner(model), samples, EVALUATION_BATCH, device)[STUDENT]
     return logits, parameters_of(model)
 

@@ -12,11 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcli.data.alignment import align
 from kdcli.data.batching import Samples
 from kdcli.data.splits import DEV
 from kdcli.data.task import Split
-from kdcli.data.tokens import TokenView, tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH
 from kdcli.engine.phase import Asking, Phase, Stage
@@ -30,6 +28,7 @@ from kdcli.jobs.economy import CACHE_LIMIT, teaching, train_sparingly
 from kdcli.jobs.opening import OpenRun, opened
 from kdcli.jobs.proof import write_proof
 from kdcli.jobs.run_folder import RunFolder
+from kdcli.jobs.samples import samples_of, tokenizers_of
 from kdcli.jobs.teachers import (
     answers_of,
     dev_scores,
@@ -257,18 +256,11 @@ def _train(
 
 def _samples(plan: Plan, split: Split, student: StudentPlan, teachers: Sequence[str], unseen: Mapping[str, Logits]) -> Samples:
     """A split as a student and its teachers see it, aligned with the student's tokens."""
-    length = plan.recipe.training.max_length
-    folders = {STUDENT: Path(student.tokenizer_folder)}
-    folders |= {name: Path(plan.teacher(name).folder) for name in teachers}
-    by_tokenizer: dict[str, TokenView] = {}
-    views: dict[str, TokenView] = {}
-    for name, folder in folders.items():
-        view = by_tokenizer.get(str(folder)) or tokenise(split, load_tokenizer(folder), length)
-        same = next((other for other in views.values() if other.fingerprint == view.fingerprint), view)
-        views[name] = by_tokenizer[str(folder)] = same
-    alignments = {name: align(views[STUDENT], view) for name, view in views.items() if name != STUDENT}
+    folders = {STUDENT: Path(student.tokenizer_folder)} | {name: Path(plan.teacher(name).folder) for name in teachers}
     known = {name: logits for name, logits in unseen.items() if name in teachers}
-    return Samples(split.labels, views, alignments, leading=STUDENT, out_of_fold=known)
+    return samples_of(
+        split, tokenizers_of(folders), plan.recipe.training.max_length, aligned=True, out_of_fold=known
+    )  # fmt: skip
 
 
 def _say_alignment(train: Samples, events: Events) -> None:

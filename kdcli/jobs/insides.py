@@ -7,24 +7,21 @@ whose recipe compares no layers; for the others it says whether the map was foll
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
 
-from kdcli.data.alignment import align
-from kdcli.data.batching import Samples
 from kdcli.data.splits import DEV
 from kdcli.data.task import Split, Task
-from kdcli.data.tokens import tokenise
 from kdcli.engine.events import Events, WorkStarted
 from kdcli.evaluation.document import Insides, TeacherInsides
 from kdcli.evaluation.insides import insides_of
 from kdcli.jobs.run_folder import RunFolder
+from kdcli.jobs.samples import samples_of, tokenizers_of
 from kdcli.jobs.teachers import load_teachers, trained_folder
-from kdcli.models.loading import load_classifier, load_tokenizer
+from kdcli.models.loading import load_classifier
 from kdcli.models.padding import is_given_each_length_by_itself
 from kdcli.models.student import STUDENT, StudentLearner
 from kdcli.plan.plan import DISTILL, Plan
@@ -53,7 +50,7 @@ def measure_insides(run: RunFolder, plan: Plan, task: Task, events: Events, devi
         return None
     events.emit(WorkStarted(f"comparing the insides with teacher{'s' if len(names) > 1 else ''} {', '.join(names)}"))
     folders = {STUDENT: run.student} | {name: trained_folder(plan.teacher(name), run) for name in names}
-    samples = _samples(_some_rows(task.dev), folders, plan.recipe.training.max_length)
+    samples = samples_of(_some_rows(task.dev), tokenizers_of(folders), plan.recipe.training.max_length, aligned=True)
     student = StudentLearner(load_classifier(run.student))
     return insides_of(student, teachers, samples, device, _trained_along(plan), DEV)
 
@@ -62,13 +59,6 @@ def _some_rows(split: Split) -> Split:
     """At most :data:`MOST_ROWS` rows, always the same ones, in their order."""
     count = min(len(split), MOST_ROWS)
     return split.select(np.sort(np.random.default_rng(_SEED).choice(len(split), count, replace=False)))
-
-
-def _samples(split: Split, folders: Mapping[str, Path], max_length: int) -> Samples:
-    """The texts as each model's own tokenizer sees them, aligned with the student's tokens."""
-    views = {name: tokenise(split, load_tokenizer(folder), max_length) for name, folder in folders.items()}
-    alignments = {name: align(views[STUDENT], view) for name, view in views.items() if name != STUDENT}
-    return Samples(None, views, alignments, leading=STUDENT)
 
 
 def _trained_along(plan: Plan) -> Maps:

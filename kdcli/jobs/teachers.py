@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdcli.data.batching import Samples
 from kdcli.data.task import Split, Task
-from kdcli.data.tokens import TokenView, tokenise
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH, predict
 from kdcli.engine.phase import Phase, Scores, Stage
@@ -22,6 +20,7 @@ from kdcli.files import has_its_sum, replace_with_sum, whole_folder
 from kdcli.jobs.economy import train_sparingly
 from kdcli.jobs.opening import OpenRun
 from kdcli.jobs.run_folder import RunFolder
+from kdcli.jobs.samples import samples_of, tokenizers_of
 from kdcli.losses.hard_labels import HardLabelsTerm
 from kdcli.models.checkpoints import Reference, describe, fetch_weights, is_whole
 from kdcli.models.head import SharedHead
@@ -74,8 +73,8 @@ def _cofinetuned(
             Stage(stage.model_copy(update={"steps": steps(stage.epochs, len(train), plan.recipe.training)}), [term])
             for stage in plan.cofinetune
         ],
-        train=_samples(train, tokenizers, plan),
-        dev=_samples(dev, tokenizers, plan),
+        train=samples_of(train, tokenizers, plan.recipe.training.max_length),
+        dev=samples_of(dev, tokenizers, plan.recipe.training.max_length),
         ensemble=None,
         score=dev_scores(task),
         metric=task.metric,
@@ -121,7 +120,7 @@ def _answer_fold(
     title = f"co-finetuning without fold {number} of {folds}"
     learner, tokenizers = _cofinetuned(open_run, f"fold-{number}", title, task.train.select(others), task.dev)
     open_run.events.emit(WorkStarted(f"asking about fold {number}"))
-    samples = _samples(task.train.select(held_out), tokenizers, plan)
+    samples = samples_of(task.train.select(held_out), tokenizers, plan.recipe.training.max_length)
     logits = predict(learner.eval(), samples, EVALUATION_BATCH, open_run.trainer.accelerator.device)
     for teacher, values in logits.items():
         refuse_outputs_not_finite(f"teacher {teacher} without fold {number}", values, task.train.source)
@@ -165,8 +164,7 @@ def answers_of(
     teacher: Teacher, folder: Path, split: Split, plan_length: int, device: torch.device, batch_size: int
 ) -> NDArray[np.float32]:
     """A teacher's logits [n, C] on a split, through its own tokenizer."""
-    view = tokenise(split, load_tokenizer(folder), plan_length)
-    samples = Samples(split.labels, {teacher.name: view}, {}, leading=teacher.name)
+    samples = samples_of(split, tokenizers_of({teacher.name: folder}), plan_length)
     teacher.to(device)
     answers = predict(lambda batch: {teacher.name: teacher(batch.views[teacher.name])}, samples, batch_size, device)
     return answers[teacher.name]
@@ -234,11 +232,3 @@ class _DevScores:
 
     def __call__(self, logits: Mapping[str, NDArray[np.float32]]) -> Scores:
         return {name: self.kind.scores(values, self.labels) for name, values in logits.items()}
-
-
-def _samples(split: Split, tokenizers: Mapping[str, object], plan: Plan) -> Samples:
-    names: Sequence[str] = list(tokenizers)
-    views: dict[str, TokenView] = {
-        name: tokenise(split, tokenizer, plan.recipe.training.max_length) for name, tokenizer in tokenizers.items()
-    }
-    return Samples(split.labels, views, {}, leading=names[0])

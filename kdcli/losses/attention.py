@@ -59,16 +59,24 @@ class AttentionTerm(LayerTerm):
         )
 
 
+def over_matched_tokens(batch: Batch, teacher: str, logs: Tensor) -> Tensor:
+    """The student's log-probabilities [B, A, L_S, L_S] over those of its tokens that have a counterpart in the teacher's."""
+    if batch.runs[teacher].identity:
+        return logs
+    mask = matched_tokens(batch, teacher)
+    return logs.masked_fill(~mask[:, None, None, :], torch.finfo(logs.dtype).min).log_softmax(-1)
+
+
 def row_divergence(batch: Batch, teacher: str, ours: Tensor, wanted: Tensor, lowest: float | None = None) -> Tensor:
     """Total over matched query tokens of the mean over heads of KL(wanted ‖ ours).
 
     Shapes: ours [B, A, L_S, L_S] in logarithms, counted as ``lowest`` where they are below it; wanted [B, A, L_T, L_T] in the
     teacher's tokens, as probabilities.
     """
-    runs, mask = batch.runs[teacher], matched_tokens(batch, teacher)
-    if not runs.identity:
-        wanted = runs.pull_attention(wanted)
-        ours = ours.masked_fill(~mask[:, None, None, :], torch.finfo(ours.dtype).min).log_softmax(-1)
+    mask = matched_tokens(batch, teacher)
+    if not batch.runs[teacher].identity:
+        wanted = batch.runs[teacher].pull_attention(wanted)
+    ours = over_matched_tokens(batch, teacher, ours)
     if lowest is not None:
         ours = ours.clamp(min=lowest)
     rows: Tensor = (torch.special.xlogy(wanted, wanted) - wanted * ours).sum(-1).mean(1)  # [B, L_S]
