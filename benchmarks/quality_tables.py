@@ -217,7 +217,7 @@ def spread(found: Sequence[float]) -> str:
 def against(study: Study, method: str, teachers: Sequence[str] = ("single", "minilm", "mpnet")) -> str:
     """Goal 2: kdcli against another method, task by task and pooled."""
     lines = ["| task | teachers | layers | kdcli | " + method + " | difference (95 % interval) |", "|---|---|---|---|---|---|"]
-    pooled = []
+    pooled: dict[str, list[Any]] = {name: [] for name in teachers}  # apart: the others' models are the same ones
     for task in study.tasks:
         for name in teachers:
             for layers in (HALF[name], HALF[name] * 2 // 3):
@@ -227,14 +227,18 @@ def against(study: Study, method: str, teachers: Sequence[str] = ("single", "min
                 if not both:
                     continue
                 mine, others = [ours[seed] for seed in both], [theirs[seed] for seed in both]
-                pooled.append((task, mine, others))
+                pooled[name].append((task, mine, others))
                 difference = study.difference([(task, mine, others)])
                 lines.append(
                     f"| {task} | {TEACHERS_OF[name]} | {layers} | {spread([one['test'] for one in mine])} | "
                     f"{spread([one['test'] for one in others])} | {difference} |"
                 )
-    whole = study.difference(pooled)
-    return "\n".join([*lines, "", f"Pooled over these {len(pooled)} rows: {whole}." if whole else ""])
+    told = [
+        f"{TEACHERS_OF[name]}, pooled over {len(rows)} row{'' if len(rows) == 1 else 's'}: {study.difference(rows)}."
+        for name, rows in pooled.items()
+        if rows
+    ]
+    return "\n".join([*lines, "", *told])
 
 
 def seconds(study: Study) -> str:

@@ -140,3 +140,15 @@ def test_an_unknown_time_is_left_out(tables: ModuleType, tmp_path: Path) -> None
             found[f"mine/single/3L/{method}/{seed}"] = {"seconds": taken, **packed(LABELS)}
     (tmp_path / "quality.json").write_text(json.dumps(found))
     assert tables.seconds(tables.Study(tmp_path / "quality.json")).splitlines()[2:] == ["| mine | 3 | 1.0 | 2.5 | 0.40 |"]
+
+
+def test_differences_are_pooled_for_each_set_of_teachers_by_itself(tables: ModuleType, tmp_path: Path) -> None:
+    found = {"mine/gold": {"metric": "accuracy", **packed(LABELS)}}
+    for place, (teachers, method) in enumerate((("single", "kdcli"), ("minilm", "kdcli"), ("single", "textbrewer"))):
+        found[f"mine/{teachers}/3L/{method}/0"] = {"test": 0.5, **packed(noisy(LABELS, 0.2, place))}
+    (tmp_path / "quality.json").write_text(json.dumps(found))
+    told = tables.against(tables.Study(tmp_path / "quality.json"), "textbrewer").splitlines()
+    assert [line.split(", pooled")[0] for line in told if "pooled" in line] == [
+        "minilm-l6 alone", "minilm-l6 and minilm-bpe"
+    ]  # fmt: skip
+    assert all("pooled over 1 row:" in line for line in told if "pooled" in line)
