@@ -123,7 +123,9 @@ MUTANTS = (
     Mutant("evaluation/significance.py", "(right & ~also).sum()", "right.sum()", "evaluation/test_significance.py"),
     Mutant("evaluation/paired.py", "- 2 * self.covariance, 0.0", ", 0.0", "evaluation/test_significance.py"),
     Mutant("evaluation/paired.py", "square * self.covariance", "0.0", "evaluation/test_retention.py"),
-    Mutant("evaluation/resampling.py", "self.counts / 2", "self.counts", "evaluation/test_significance.py"),
+    Mutant(
+        "evaluation/resampling.py", "self.theirs, self.ours, half", "self.ours, self.theirs, half", "evaluation/test_power.py"
+    ),
     Mutant("evaluation/intervals.py", "quantile**2 / 2", "quantile**2", "evaluation/test_intervals.py"),
     Mutant("evaluation/chance.py", "(1 + as_good) / (1 + _SHUFFLES)", "as_good / _SHUFFLES", "evaluation/test_chance.py"),
     Mutant(

@@ -87,3 +87,7 @@ def test_the_same_answers_get_the_same_p_value() -> None:
 
 def test_the_majority_class_is_that_of_the_training_split() -> None:
     assert TWO.guess(np.array([2, 2, 0]), 4).tolist() == [2, 2, 2, 2]
+
+
+def test_what_no_shuffle_reaches_has_one_chance_in_501() -> None:
+    assert against_chance(logits(labels()), labels(), "accuracy").p_value == 1 / 501

@@ -12,6 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from kdcli.errors import RequestError
 from kdcli.evaluation.intervals import score_interval
+from kdcli.evaluation.resampling import Sample
 from kdcli.tasks.class_metrics import CLASS_METRICS as METRICS
 from kdcli.tasks.class_metrics import Classes
 
@@ -91,3 +92,17 @@ def test_the_interval_of_ten_thousand_samples_of_twenty_classes_takes_no_second(
 def test_predictions_that_do_not_belong_to_the_labels_are_refused() -> None:
     with pytest.raises(RequestError, match="do not belong to the labels"):
         score_interval(METRICS["macro-f1"], np.array([0, 1]), np.array([0, 1, 1]))
+
+
+def test_as_many_samples_more_as_wilsons_interval_has_are_right_and_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    smoothed = Sample.smoothed
+
+    def watched(self: Sample, extra: float) -> Sample:
+        asked.append(extra)
+        return smoothed(self, extra)
+
+    monkeypatch.setattr(Sample, "smoothed", watched)
+    labels = np.arange(40) % 2
+    score_interval(METRICS["macro-f1"], labels, labels)
+    assert asked == [pytest.approx(stats.norm.ppf(0.975) ** 2 / 2)]

@@ -258,3 +258,9 @@ def test_predictions_of_unequal_length_are_refused() -> None:
     ours, theirs, labels = drawn(20, 0.9, 0.7, 6)
     with pytest.raises(RequestError, match="do not belong to the labels"):
         compare_models(METRICS["accuracy"], {"a": ours, "b": theirs[:-1]}, labels)
+
+
+def test_exchanges_that_never_differ_as_much_leave_the_observed_one_alone() -> None:
+    """One of 2,000: what was observed counts as one of the exchanges, so that no p-value is 0."""
+    _, _, labels = drawn(200, 0.9, 0.7, 6)
+    assert permutation_test(METRICS["macro-f1"], labels, 1 - labels, labels) == 1 / 2000
