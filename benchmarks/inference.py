@@ -34,9 +34,9 @@ import transformers
 from running import kdcli
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from kdcli.data.starter import sample_texts
-from kdcli.models.loading import quiet_transformers
-from kdcli.models.starter import write_starter_teacher
+from kdcli.data.starter_data import sample_texts
+from kdcli.models.starter_teachers import write_starter_teacher
+from kdcli.models.weight_loading import quiet_transformers
 
 HERE = Path(__file__).resolve().parent
 TEACHER, STUDENT = 12, 4

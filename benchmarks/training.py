@@ -117,7 +117,7 @@ def prepare(folder: Path, sst2: Path, rows: int, tokenizers: tuple[Path, Path]) 
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, RobertaConfig
     from transformers import RobertaForSequenceClassification as Roberta
 
-    from kdcli.models.loading import quiet_transformers
+    from kdcli.models.weight_loading import quiet_transformers
 
     quiet_transformers()
     labels: dict[str, Any] = {"id2label": {0: "0", 1: "1"}, "label2id": {"0": 0, "1": 1}}

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 if TYPE_CHECKING:
-    from kdcli.data.sources import DataRequest
+    from kdcli.data.task_loading import DataRequest
     from kdcli.engine.events import Event, Events
     from kdcli.evaluation.document import Evaluation
     from kdcli.evaluation.gates import Gate
     from kdcli.jobs.export import Export
     from kdcli.plan.plan import Plan
     from kdcli.plan.request import TrainRequest
-    from kdcli.recipe.document import Override
+    from kdcli.recipe.yaml_document import Override
 
 PathText = str | os.PathLike[str]
 Device = Literal["auto", "cpu", "cuda"]
@@ -264,13 +264,13 @@ def _request(
 
 
 def _override(key: str, value: object) -> Override:
-    from kdcli.recipe.document import Override
+    from kdcli.recipe.yaml_document import Override
 
     return replace(Override.parse(f"{key}=null"), value=value, flag=f"settings[{key!r}]")
 
 
 def _data(data: Data) -> DataRequest:
-    from kdcli.data.sources import DataRequest
+    from kdcli.data.task_loading import DataRequest
 
     paths = ("data", "eval", "test", "unlabelled")
     given: dict[str, Any] = {key: _absolute(value) if key in paths else value for key, value in data.items()}

@@ -75,7 +75,7 @@ def tiny_roberta(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> 
 
 
 def _tiny(name: str, factory: pytest.TempPathFactory, texts: list[str], **size: int) -> Path:
-    from kdcli.models.starter import write_starter_teacher
+    from kdcli.models.starter_teachers import write_starter_teacher
 
     folder = factory.mktemp("models") / name
     more = {"num_attention_heads": 4, "intermediate_size": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -67,8 +67,8 @@ MUTANTS = (
     Mutant("losses/hidden_cosine.py", "return 1.0 - functional", "return -functional", HIDDEN),
     Mutant("losses/hidden.py", "distances.masked_fill(~mask, 0.0).sum()", "distances.sum()", HIDDEN),
     Mutant("losses/hidden.py", "theirs = batch.runs[teacher].pull(theirs)\n", "", HIDDEN),
-    Mutant("losses/layers.py", "(states * real).sum(1) / real.sum(1)", "states.mean(1)", HIDDEN),
-    Mutant("losses/layers.py", "share * share_of(len(rows), layer_reduction)", "share", HIDDEN),
+    Mutant("losses/layer_term.py", "(states * real).sum(1) / real.sum(1)", "states.mean(1)", HIDDEN),
+    Mutant("losses/layer_term.py", "share * share_of(len(rows), layer_reduction)", "share", HIDDEN),
     Mutant("losses/attention.py", ".sum(-1).mean(1)", ".mean(-1).mean(1)", ATTENTION),
     Mutant("losses/attention.py", "rows.masked_fill(~mask, 0.0).sum()", "rows.sum()", ATTENTION),
     Mutant(
@@ -106,9 +106,12 @@ MUTANTS = (
     Mutant("engine/loop.py", "whole = whole.clamp(min=1.0)", "whole = torch.ones_like(whole)", "engine/test_loop.py"),
     Mutant("engine/loop.py", "values * objective.weights", "values", "engine/test_loop.py"),
     Mutant("engine/loop.py", "run.optimizer.zero_grad()", "pass", "engine/test_loop.py"),
-    Mutant("engine/dev.py", "score > position.top_score", "score < position.top_score", "engine/test_loop.py"),
+    Mutant("engine/dev_scoring.py", "score > position.top_score", "score < position.top_score", "engine/test_loop.py"),
     Mutant(
-        "engine/dev.py", "position.stale = 0 if rises else position.stale + 1", "position.stale = 0", "engine/test_moving_on.py"
+        "engine/dev_scoring.py",
+        "position.stale = 0 if rises else position.stale + 1",
+        "position.stale = 0",
+        "engine/test_stage_end.py",
     ),
     Mutant("engine/optimisation.py", "(step + 1) / rising", "step / rising", "engine/test_optimisation.py"),
     Mutant("engine/optimisation.py", "settings.layer_decay**below", "settings.layer_decay", "engine/test_optimisation.py"),

@@ -27,7 +27,7 @@ def test_wheel_carries_the_report_and_its_templates(wheel: Path) -> None:
     room = "kdcli/evaluation/report/"
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert {f"{room}report.html.j2", f"{room}tables.html.j2", f"{room}report.css", f"{room}page.py"} <= set(names)
+    assert {f"{room}report.html.j2", f"{room}tables.html.j2", f"{room}report.css", f"{room}html_page.py"} <= set(names)
     assert {"kdcli/sweep/sweep.html.j2", "kdcli/recipe/shipped/sweep.schema.json"} <= set(names)
 
 

@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "kdcli"
 FROM_ROOF_TO_GROUND = (
     "api",
     "cli", "sweep", "jobs", "evaluation", "export", "engine", "plan", "losses", "models", "data", "tasks", "recipe", "errors",
-    "files", "caching", "harmless",
+    "atomic_files", "caching", "sanitizing",
 )  # fmt: skip
-FOR_ALL = {"errors", "files", "caching", "harmless"}
+FOR_ALL = {"errors", "atomic_files", "caching", "sanitizing"}
 HEAVY = {"torch", "transformers", "numpy", "datasets", "pyarrow", "pandas", "sklearn", "accelerate", "onnxruntime"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Words of classification, and the only places outside of kdcli/tasks that say them in code, with what they mean there.
@@ -31,8 +31,8 @@ WORDS_OF_CLASSES = {
     "num_labels": {
         "jobs/export.py": "names of the outputs in the file",
         "models/configuration.py": "what config.json says",
-        "models/fitting.py": "shapes of a head",
-        "plan/architecture.py": "size of a head",
+        "models/weight_checks.py": "shapes of a head",
+        "plan/model_size.py": "size of a head",
     },
     "cross_entropy": {"losses/divergences.py": "a distance between distributions, whosever they are"},
     "nll_loss": {},

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.data import starter
+from kdcli.data import starter_data
 from kdcli.recipe.catalogue import find, opening, shipped
 from kdcli.recipe.loading import load
 
@@ -40,7 +40,7 @@ QUICK_COMMANDS = (
 NOT_IN_A_DRY_RUN = {
     "datasets",
     "kdcli.engine.loop",
-    "kdcli.engine.phase",
+    "kdcli.engine.stages",
     "kdcli.jobs.cofinetune",
     "kdcli.jobs.distill",
     "onnxruntime",
@@ -65,10 +65,10 @@ print(json.dumps(sorted(sys.modules)), file=sys.stderr)
 """
 REFUSE_WEIGHTS = """
 import safetensors.torch
-from kdcli.models import loading
+from kdcli.models import weight_loading
 def refuse(*given, **more):
     raise AssertionError("weights were loaded")
-loading._load = safetensors.torch.load_file = refuse
+weight_loading._load = safetensors.torch.load_file = refuse
 """
 
 
@@ -113,12 +113,12 @@ def test_command_is_imported_when_it_is_asked_for() -> None:
         "kdcli.cli.rendering",
         "kdcli.cli.session",
         "kdcli.cli.start",
-        "kdcli.cli.visible",
+        "kdcli.cli.printable",
         "kdcli.engine",
         "kdcli.engine.interruption",
         "kdcli.errors",
-        "kdcli.files",
-        "kdcli.harmless",
+        "kdcli.atomic_files",
+        "kdcli.sanitizing",
         "kdcli.recipe",
         "kdcli.recipe.catalogue",
     }
@@ -200,14 +200,14 @@ def test_definitions_of_the_starter_task_come_in_the_order_of_a_whole_walk() -> 
     for text in (NESTED, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "kdcli").rglob("*.py")))):
         tree = ast.parse(text)
         walked = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.stmt)]
-        assert [node for node in starter._statements(tree) if isinstance(node, ast.Module | ast.stmt)] == walked
+        assert [node for node in starter_data._statements(tree) if isinstance(node, ast.Module | ast.stmt)] == walked
 
 
 def test_files_of_the_starter_task_are_all_but_those_of_tests(tmp_path: Path) -> None:
     for name in ("b.py", "a/z.py", "a/tests/left_out.py", "a/b/c.py", "a/b/note.txt", "test/left_out.py", "a.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert starter._files(tmp_path) == sorted(tmp_path / name for name in ("b.py", "a/z.py", "a/b/c.py", "a.py"))
+    assert starter_data._files(tmp_path) == sorted(tmp_path / name for name in ("b.py", "a/z.py", "a/b/c.py", "a.py"))
 
 
 @pytest.mark.parametrize("command", ["--help", "recipe list"])

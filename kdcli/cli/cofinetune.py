@@ -94,13 +94,13 @@ def cofinetune(
         if dry_run:
             if request is None:
                 raise RequestError(Problem("--dry-run", "does not go with --resume alone", remedy="name the teachers"))
-            from kdcli.jobs.preparation import dry_plan
+            from kdcli.jobs.request_checks import dry_plan
 
             plan = dry_plan(request, events)
             events.emit_finished()
             show_plan(plan, json_output)
             return
-        from kdcli.cli.spent import Spent, show_profile
+        from kdcli.cli.profile_view import Spent, show_profile
         from kdcli.jobs.cofinetune import cofinetune as run_job
 
         spent = Spent()

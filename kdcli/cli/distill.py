@@ -162,13 +162,13 @@ def distill(
                 raise RequestError(
                     Problem("--dry-run", "does not go with --resume alone", remedy="name the teachers and the student")
                 )
-            from kdcli.jobs.preparation import dry_plan
+            from kdcli.jobs.request_checks import dry_plan
 
             plan = dry_plan(request, events)
             events.emit_finished()
             show_plan(plan, json_output)
             return
-        from kdcli.cli.spent import Spent, show_profile
+        from kdcli.cli.profile_view import Spent, show_profile
         from kdcli.jobs.distill import distill as run_job
 
         spent = Spent()
@@ -190,9 +190,9 @@ def show_dry_sweep(request: TrainRequest | None, file: Path, events: Events, jso
     require_optuna()
     if request is None:
         raise RequestError(Problem("--dry-run", "does not go with --resume alone", remedy="name the teachers and the student"))
+    from kdcli.atomic_files import json_text
     from kdcli.cli.rendering import show
     from kdcli.cli.sweep_view import dry_sweep_document, dry_sweep_view
-    from kdcli.files import json_text
     from kdcli.sweep.job import dry_sweep
 
     dry = dry_sweep(request, file, events)
@@ -217,9 +217,9 @@ def run_sweep(
     from kdcli.sweep.extra import require_optuna
 
     require_optuna()
+    from kdcli.atomic_files import json_text
     from kdcli.cli.rendering import show
     from kdcli.cli.sweep_view import sweep_view
-    from kdcli.files import json_text
     from kdcli.sweep.job import sweep as run_job
 
     folder, result = run_job(request, file, events, out, resume, cache_limit)

@@ -98,9 +98,9 @@ def evaluate(
         if json_schema:
             print_document(schema())
             return
-        from kdcli.data.sources import DataRequest
+        from kdcli.atomic_files import write_text
+        from kdcli.data.task_loading import DataRequest
         from kdcli.evaluation.junit import junit as as_junit
-        from kdcli.files import write_text
         from kdcli.jobs.evaluate import EvaluateRequest
         from kdcli.jobs.evaluate import evaluate as run_job
 
@@ -142,9 +142,9 @@ def schema() -> str:
 
 def show_evaluation(evaluation: Evaluation, json_output: bool) -> None:
     """The scores as tables, or as JSON."""
+    from kdcli.atomic_files import json_text
     from kdcli.cli.evaluation_view import evaluation_view
     from kdcli.cli.rendering import show
-    from kdcli.files import json_text
 
     if json_output:
         print_document(json_text(evaluation.model_dump(mode="json")))

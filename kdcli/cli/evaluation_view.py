@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from kdcli.cli.rendering import Column, column_tables, title_line
-from kdcli.evaluation.report.words import parameters_text
+from kdcli.evaluation.report.number_format import parameters_text
 
 if TYPE_CHECKING:
     from kdcli.evaluation.document import AgreementTable, Evaluation, ModelScore, Retention

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from kdcli.data.sources import DataRequest
+    from kdcli.data.task_loading import DataRequest
     from kdcli.evaluation.gates import Gate
-    from kdcli.recipe.document import Override
+    from kdcli.recipe.yaml_document import Override
 
 _MOST_BYTES = 2.0**63
 _DATA, _TRAINING, _OUTPUT, _GATES = "Data", "Training", "Run and output", "Gates"
@@ -239,7 +239,7 @@ def data_request(
     kind: str | None = None,
 ) -> DataRequest:
     """The data flags as one request; paths that exist are made absolute, so that the run can be used from elsewhere."""
-    from kdcli.data.sources import DataRequest
+    from kdcli.data.task_loading import DataRequest
     from kdcli.errors import Problem, RequestError
 
     if data is None and task in (None, "starter"):
@@ -274,7 +274,7 @@ def overrides(set_values: list[str] | None, flags: dict[str, tuple[tuple[Any, ..
         set_values: what ``--set`` was given.
         flags: flag → (key path, value or None).
     """
-    from kdcli.recipe.document import Override
+    from kdcli.recipe.yaml_document import Override
 
     short = [
         Override(path, getattr(value, "value", value), f"{flag} {getattr(value, 'value', value)}")

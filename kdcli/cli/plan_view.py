@@ -14,11 +14,11 @@ from rich.tree import Tree
 
 from kdcli.cli.progress import clock
 from kdcli.cli.rendering import Column, column_tables
-from kdcli.evaluation.report.words import parameters_text
+from kdcli.evaluation.report.number_format import parameters_text
 
 if TYPE_CHECKING:
     from kdcli.plan.plan import HopPlan, Plan, StagePlan, StudentPlan, TeacherPlan
-    from kdcli.recipe.planned import TermPlan
+    from kdcli.recipe.term_plan import TermPlan
 
 Pairs = Mapping[int, int]
 _BEGINNINGS = {

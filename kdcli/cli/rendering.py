@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from kdcli.harmless import harmless
+from kdcli.sanitizing import harmless
 
 _WIDE = 110
 _GAP = 2

@@ -50,7 +50,7 @@ def messages() -> Console:
 def _console(**settings: bool) -> Console:
     from rich.console import Console
 
-    from kdcli.cli.visible import Visible
+    from kdcli.cli.printable import Visible
 
     console = Console(highlight=False, **settings)  # type: ignore[arg-type]
     console.push_render_hook(Visible())

@@ -79,7 +79,7 @@ class Batch:
 
     Attributes:
         rows: sample numbers [B].
-        labels: class indices [B], −1 for a sample without one, or None.
+        targets: [B] (see :class:`~kdcli.data.task.Split`), the kind’s mark for a sample without one, or None.
         views: model name → its inputs (``input_ids``, ``attention_mask``, ``token_type_ids`` where it takes them).
         runs: teacher name → where its tokens meet the student's; empty where there is no student.
         out_of_fold: teacher name → logits [B, C] of a copy that was trained without these samples, where there are such.
@@ -88,12 +88,12 @@ class Batch:
     """
 
     rows: Tensor
-    labels: Tensor | None
+    targets: Tensor | None
     views: dict[str, dict[str, Tensor]]
     runs: dict[str, AlignedRuns]
     out_of_fold: dict[str, Tensor] = field(default_factory=dict)
     numbers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    answers: dict[str, Movable] = field(default_factory=dict)
+    outputs: dict[str, Movable] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -108,7 +108,7 @@ class Batch:
                 moved[id(view)] = {key: _sent(value, device) for key, value in view.items()}
         return Batch(
             _sent(self.rows, device),
-            None if self.labels is None else _sent(self.labels, device),
+            None if self.targets is None else _sent(self.targets, device),
             {name: moved[id(view)] for name, view in self.views.items()},
             {
                 name: AlignedRuns(_sent(runs.first, device), _sent(runs.last, device), runs.identity)
@@ -116,7 +116,7 @@ class Batch:
             },
             {name: _sent(logits, device) for name, logits in self.out_of_fold.items()},
             self.numbers,
-            {name: answer.to(device) for name, answer in self.answers.items()},
+            {name: output.to(device) for name, output in self.outputs.items()},
         )
 
 
@@ -128,7 +128,7 @@ class Samples:
     """A tokenised split from which batches are cut.
 
     Args:
-        labels: class indices [n], −1 for a sample without one, or None.
+        targets: [n] (see :class:`~kdcli.data.task.Split`), the kind’s mark for a sample without one, or None.
         views: model name → the split as that model's tokenizer sees it.
         alignments: teacher name → alignment with ``student``'s tokens.
         leading: the view whose lengths the batches are sorted by.
@@ -137,13 +137,13 @@ class Samples:
 
     def __init__(
         self,
-        labels: NDArray[np.int64] | None,
+        targets: NDArray[np.int64] | None,
         views: Mapping[str, TokenView],
         alignments: Mapping[str, Alignment],
         leading: str,
         out_of_fold: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> None:
-        self.labels = labels
+        self.targets = targets
         self.views = views
         self.alignments = alignments
         self.leading = leading
@@ -175,9 +175,9 @@ class Samples:
             )
             for name, alignment in self.alignments.items()
         }
-        labels = None if self.labels is None else torch.from_numpy(self.labels[chosen])
+        targets = None if self.targets is None else torch.from_numpy(self.targets[chosen])
         unseen = {name: torch.from_numpy(logits[chosen]) for name, logits in self.out_of_fold.items()}
-        return Batch(torch.from_numpy(chosen), labels, views, runs, unseen, chosen)
+        return Batch(torch.from_numpy(chosen), targets, views, runs, unseen, chosen)
 
 
 def _padded_view(view: TokenView, rows: NDArray[np.int64]) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ class Split:
     Attributes:
         texts: the first (or only) text of each sample.
         pairs: the second text of each sample, for tasks over pairs.
-        labels: class indices [n], int64, or None where the split has no labels.
+        targets: what the kind of task makes of the labels [n] (class indices, numbers), or None where it has none.
         source: where the samples are from, for messages.
         fingerprint: sha256 of that source, first 16 hex digits.
         ids: columns that say which row is which (``id``, ``index``, …), by name.
@@ -32,7 +32,7 @@ class Split:
 
     texts: Sequence[str]
     pairs: Sequence[str] | None
-    labels: NDArray[np.int64] | None
+    targets: NDArray[np.int64] | None
     source: str
     fingerprint: str
     ids: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Split:
             self,
             texts=[self.texts[row] for row in rows],
             pairs=None if self.pairs is None else [self.pairs[row] for row in rows],
-            labels=None if self.labels is None else self.labels[np.asarray(rows, dtype=np.int64)],
+            targets=None if self.targets is None else self.targets[np.asarray(rows, dtype=np.int64)],
             ids={name: [cells[row] for row in rows] for name, cells in self.ids.items()},
         )
 
@@ -84,7 +84,7 @@ class Task:
         if kind == self.kind:
             return self
         splits = {
-            name: split if split.labels is None else replace(split, labels=self.kind.translated(split.labels, kind))
+            name: split if split.targets is None else replace(split, targets=self.kind.translated(split.targets, kind))
             for name, split in self.splits.items()
         }
         return replace(self, kind=kind, splits=splits)
@@ -100,12 +100,12 @@ class Task:
         return sum(map(len, self._without_labels))
 
     @property
-    def lessons(self) -> Split:
+    def training_rows(self) -> Split:
         """What the student is taught on: the training samples, then those without labels."""
         if not self.unlabelled:
             return self.train
         more = self._without_labels
-        assert self.train.labels is not None
+        assert self.train.targets is not None
         return replace(
             self.train,
             texts=[*self.train.texts, *(text for split in more for text in split.texts)],
@@ -113,7 +113,7 @@ class Task:
             if self.train.pairs is None
             else [*self.train.pairs, *(text for split in more for text in split.pairs or ())],
             ids={},
-            labels=np.concatenate([self.train.labels, self.kind.none(self.unlabelled)]),
+            targets=np.concatenate([self.train.targets, self.kind.none(self.unlabelled)]),
         )
 
     @property

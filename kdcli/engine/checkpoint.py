@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdcli.atomic_files import damage, recovered, sums_of, whole_folder, write_json
 from kdcli.errors import RunFailedError
-from kdcli.files import damage, recovered, sums_of, whole_folder, write_json
 
 _STATE, _BEST = "state.pt", "best.pt"
 

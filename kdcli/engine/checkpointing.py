@@ -10,7 +10,7 @@ from kdcli.engine import checkpoint, guards
 from kdcli.engine.checkpoint import State
 from kdcli.engine.events import CheckpointWritten
 from kdcli.engine.runtime import restore_rng_state, rng_state
-from kdcli.engine.stage_run import StageRun
+from kdcli.engine.stage_state import StageRun
 
 
 def save(run: StageRun) -> None:

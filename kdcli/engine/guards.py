@@ -13,9 +13,9 @@ from torch import Tensor
 
 from kdcli.data.batching import Batch
 from kdcli.engine.checkpoint import State
-from kdcli.engine.stage_run import StageRun
+from kdcli.engine.stage_state import StageRun
 from kdcli.errors import RunFailedError
-from kdcli.models.finite import listed, tensors_not_finite
+from kdcli.models.finite_checks import listed, tensors_not_finite
 from kdcli.tasks.kind import rows_not_finite
 
 _MOST_LEFT_OUT = 25  # halved as often, the scale of fp16 falls from 65536 below 0.002

@@ -13,12 +13,12 @@ from kdcli.data.batching import Batch, Samples, sorted_batches
 from kdcli.models.output import Output
 
 EVALUATION_BATCH = 64
-Answering = Callable[[Batch], dict[str, Output]]
+Outputs = Callable[[Batch], dict[str, Output]]
 
 
 @torch.inference_mode()
 def predict(
-    model: Answering,
+    model: Outputs,
     samples: Samples,
     batch_size: int,
     device: torch.device,
@@ -38,7 +38,7 @@ def predict(
         share.append((rows, {name: output.logits.float().cpu().numpy() for name, output in outputs.items()}))
     whole: list[Any] = gather(share) if gather is not None and processes > 1 else share
     logits: dict[str, NDArray[np.float32]] = {}
-    for rows, answers in whole:
-        for name, values in answers.items():
+    for rows, outputs in whole:
+        for name, values in outputs.items():
             logits.setdefault(name, np.empty((len(samples), values.shape[1]), dtype=np.float32))[rows] = values
     return logits

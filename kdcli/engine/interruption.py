@@ -22,8 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from kdcli.atomic_files import remove_unfinished
 from kdcli.errors import EXIT_INTERRUPTED
-from kdcli.files import remove_unfinished
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 GRACE = 3.0

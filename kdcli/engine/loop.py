@@ -22,15 +22,15 @@ from torch import Tensor
 from kdcli.engine import checkpoint, guards, loss_log
 from kdcli.engine.checkpoint import Position
 from kdcli.engine.checkpointing import restore, save
-from kdcli.engine.dev import evaluate, stops_early
+from kdcli.engine.dev_scoring import evaluate, stops_early
 from kdcli.engine.events import Events, Note, PhaseDone, PhaseStarted, StepDone
-from kdcli.engine.feed import Delivery, deliveries
 from kdcli.engine.interruption import StopRequest, stop_on_signal
-from kdcli.engine.moving_on import moves_on
-from kdcli.engine.phase import Phase
+from kdcli.engine.prefetch import Delivery, deliveries
 from kdcli.engine.profile import Profile
 from kdcli.engine.runtime import give_back_memory
-from kdcli.engine.stage_run import StageRun
+from kdcli.engine.stage_end import moves_on
+from kdcli.engine.stage_state import StageRun
+from kdcli.engine.stages import Phase
 from kdcli.errors import InterruptedRunError
 from kdcli.recipe.schema import Training
 

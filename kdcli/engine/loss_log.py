@@ -10,7 +10,7 @@ from torch import Tensor
 from kdcli.engine import guards
 from kdcli.engine.events import Logged, Note
 from kdcli.engine.objective import log_group
-from kdcli.engine.stage_run import StageRun
+from kdcli.engine.stage_state import StageRun
 from kdcli.recipe.blocks import Schedule
 
 

@@ -100,9 +100,9 @@ class Objective(nn.Module):
         """Units [parts of all terms] in a batch."""
         return torch.cat([term.count(batch) for term in self._terms()])
 
-    def forward(self, batch: Batch, answers: Mapping[str, Output]) -> Tensor:
+    def forward(self, batch: Batch, outputs: Mapping[str, Output]) -> Tensor:
         """Totals [parts of all terms], before weights and before division by the counts."""
-        outputs = {**answers, **self.learner(batch, self.needs)}
+        outputs = {**outputs, **self.learner(batch, self.needs)}
         with self.profile.section("losses"), torch.autocast(batch.rows.device.type, enabled=False):
             return torch.cat([term(batch, outputs) for term in self._terms()])
 

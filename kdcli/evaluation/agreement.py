@@ -101,8 +101,8 @@ def changed_rows(split: Split, kind: TaskKind, metric: Metric, teacher: Values, 
         teacher: predictions [n, …].
         student: predictions [n, …].
     """
-    assert split.labels is not None
-    found = agreement(metric, teacher, student, split.labels)
+    assert split.targets is not None
+    found = agreement(metric, teacher, student, split.targets)
     if found is None:
         return []
     change = dict.fromkeys(found.lost, "lost") | dict.fromkeys(found.gained, "gained")
@@ -110,7 +110,7 @@ def changed_rows(split: Split, kind: TaskKind, metric: Metric, teacher: Values, 
         {
             "row": int(row),
             "change": change.get(row, "wrong in another way"),
-            "label": kind.written(split.labels[row]),
+            "label": kind.written(split.targets[row]),
             "teacher": kind.written(teacher[row]),
             "student": kind.written(student[row]),
             "text": split.texts[row],
@@ -136,9 +136,9 @@ def slices(
         student: predictions [n, …].
         least: samples that a slice needs, and that have to be left elsewhere.
     """
-    assert split.labels is not None
-    check_lengths(split.labels, teacher, student)
-    right, also = metric.right(teacher, split.labels), metric.right(student, split.labels)
+    assert split.targets is not None
+    check_lengths(split.targets, teacher, student)
+    right, also = metric.right(teacher, split.targets), metric.right(student, split.targets)
     if right is None or also is None:
         return []
     members = [each for each in _members(split, kind) if least <= len(each[2]) <= len(split) - max(least, 1)]
@@ -150,7 +150,7 @@ def slices(
 
 def _members(split: Split, task_kind: TaskKind) -> Iterator[tuple[Kind, str, Rows]]:
     """Every slice's kind, name and rows."""
-    assert split.labels is not None
+    assert split.targets is not None
     words = [_words(split, row) for row in range(len(split))]
     lengths = np.array([len(each) for each in words])
     edges = np.unique(np.quantile(lengths, [0.25, 0.5, 0.75], method="inverted_cdf"))
@@ -158,7 +158,7 @@ def _members(split: Split, task_kind: TaskKind) -> Iterator[tuple[Kind, str, Row
     for index in np.unique(quarter):
         rows = np.flatnonzero(quarter == index)
         yield "length", f"{lengths[rows].min()}–{lengths[rows].max()} words", rows
-    for name, rows in task_kind.groups(split.labels):
+    for name, rows in task_kind.groups(split.targets):
         yield "label", name, rows
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, each in enumerate(words):

@@ -32,7 +32,7 @@ _ROLES: tuple[Role, ...] = ("ensemble", "without-teachers", "export", "student",
 
 
 @dataclass(frozen=True)
-class Answer:
+class ModelOutputs:
     """What one model says of a split, as the task has it.
 
     Attributes:
@@ -67,7 +67,7 @@ class Answer:
         return 0 if self.outputs is None else len(rows_not_finite(self.outputs))
 
 
-def with_distinct_names(answers: Sequence[Answer], kind: TaskKind) -> list[Answer]:
+def with_distinct_names(entries: Sequence[ModelOutputs], kind: TaskKind) -> list[ModelOutputs]:
     """The same, so that no two are called alike: names that a user chooses meet those of kdcli in tables and documents.
 
     What is kdcli's own (the ensemble, a run's student, the majority class) keeps its name; another model of that name gets its
@@ -75,19 +75,19 @@ def with_distinct_names(answers: Sequence[Answer], kind: TaskKind) -> list[Answe
     """
     names: dict[tuple[Role, str], str] = {}
     taken = {kind.guess_name}
-    for answer in sorted(answers, key=lambda answer: _ROLES.index(answer.role)):
-        candidates = (answer.name, f"{answer.role} {answer.name}")
+    for entry in sorted(entries, key=lambda entry: _ROLES.index(entry.role)):
+        candidates = (entry.name, f"{entry.role} {entry.name}")
         name = next((each for each in candidates if each not in taken), None) or unlike(candidates[-1], taken)
         taken.add(name)
-        names[answer.role, answer.name] = name
+        names[entry.role, entry.name] = name
     return [
         replace(
-            answer,
-            name=names[answer.role, answer.name],
-            teachers=tuple(names.get(("teacher", name), name) for name in answer.teachers),
-            ensemble=None if answer.ensemble is None else names.get(("ensemble", answer.ensemble), answer.ensemble),
+            entry,
+            name=names[entry.role, entry.name],
+            teachers=tuple(names.get(("teacher", name), name) for name in entry.teachers),
+            ensemble=None if entry.ensemble is None else names.get(("ensemble", entry.ensemble), entry.ensemble),
         )
-        for answer in answers
+        for entry in entries
     ]
 
 
@@ -97,11 +97,11 @@ def unlike(name: str, known: Collection[str]) -> str:
     return next(candidate for candidate in candidates if candidate not in known)
 
 
-def ensemble(name: str, kind: TaskKind, members: Sequence[Answer], run: str | None = None) -> Answer:
+def ensemble(name: str, kind: TaskKind, members: Sequence[ModelOutputs], run: str | None = None) -> ModelOutputs:
     """The members, whose outputs are known, as one model."""
     mixed = kind.ensemble([member.outputs for member in members if member.outputs is not None])
     sizes = [member.parameters for member in members if member.parameters is not None]
-    return Answer(
+    return ModelOutputs(
         name=name,
         role="ensemble",
         kind="ensemble",
@@ -113,7 +113,7 @@ def ensemble(name: str, kind: TaskKind, members: Sequence[Answer], run: str | No
     )
 
 
-def compare(task: Task, split: str, answers: Sequence[Answer], notes: Iterable[str] = ()) -> Evaluation:
+def compare(task: Task, split: str, entries: Sequence[ModelOutputs], notes: Iterable[str] = ()) -> Evaluation:
     """Score every model on the same labels and compare those that are to be compared.
 
     Raises:
@@ -121,22 +121,22 @@ def compare(task: Task, split: str, answers: Sequence[Answer], notes: Iterable[s
             the evaluation is about has finite outputs.
     """
     rows, metric = labelled(task, split), task.kind.metric(task.metric)
-    assert rows.labels is not None
-    every = with_distinct_names(answers, task.kind)
-    for answer in every:
-        check_answer(answer.path or answer.name, answer.predictions, rows)
-    unscored = [_unscored(answer, len(rows)) for answer in every if answer.not_finite]
-    answers = _scorable(every)
-    by_name = {answer.name: answer for answer in answers}
-    ranking = {answer.name: metric.score(answer.predictions, rows.labels) for answer in answers}
-    models = [_scored(answer, by_name, ranking, task.kind, metric, rows.labels) for answer in answers]
+    assert rows.targets is not None
+    every = with_distinct_names(entries, task.kind)
+    for entry in every:
+        check_entry(entry.path or entry.name, entry.predictions, rows)
+    unscored = [_unscored(entry, len(rows)) for entry in every if entry.not_finite]
+    entries = _scorable(every)
+    by_name = {entry.name: entry for entry in entries}
+    ranking = {entry.name: metric.score(entry.predictions, rows.targets) for entry in entries}
+    models = [_scored(entry, by_name, ranking, task.kind, metric, rows.targets) for entry in entries]
     if TRAIN in task.splits:
-        models.append(_guess(task, metric, rows.labels))
+        models.append(_guess(task, metric, rows.targets))
     judged = sorted(
         (model for model in models if model.role in ("student", "model")), key=lambda model: -model.scores[task.metric]
     )
     models = [*judged, *(model for model in models if model not in judged)]
-    recipes = _recipes(answers, models, task.metric)
+    recipes = _recipes(entries, models, task.metric)
     evaluation = Evaluation(
         kdcli=__version__,
         task=task.name,
@@ -151,13 +151,13 @@ def compare(task: Task, split: str, answers: Sequence[Answer], notes: Iterable[s
         recipes=recipes,
         recipe_differences=_recipe_differences(recipes, task.metric),
         cautions=[*_without_score(every), *_at_chance(models, task), *_under_trained(models)],
-        notes=[*notes, *_notes(task, rows), *_single_seeds(recipes), *_repeated_seeds(answers)],
+        notes=[*notes, *_notes(task, rows), *_single_seeds(recipes), *_repeated_seeds(entries)],
     )
     if not evaluation.judged and unscored:
         raise RequestError([Problem(each.path or each.name, each.sentence) for each in unscored])
     return evaluation.model_copy(
         update={
-            "differences": _differences(evaluation, by_name, metric, rows.labels),
+            "differences": _differences(evaluation, by_name, metric, rows.targets),
             "agreements": _agreements(evaluation, by_name, ranking, rows, task.kind, metric),
         }
     )
@@ -170,7 +170,7 @@ def labelled(task: Task, split: str) -> Split:
         RequestError: it has no labels.
     """
     rows = task.splits[split]
-    if rows.labels is None or not task.kind.known(rows.labels).all():
+    if rows.targets is None or not task.kind.known(rows.targets).all():
         raise RequestError(
             Problem(
                 f"the {split} split of {task.name}",
@@ -183,38 +183,38 @@ def labelled(task: Task, split: str) -> Split:
     return rows
 
 
-def _unscored(answer: Answer, rows: int) -> Unscored:
+def _unscored(entry: ModelOutputs, rows: int) -> Unscored:
     return Unscored(
-        name=answer.name, role=answer.role, kind=answer.kind, run=answer.run, path=answer.path,
-        not_finite=answer.not_finite, rows=rows,
+        name=entry.name, role=entry.role, kind=entry.kind, run=entry.run, path=entry.path,
+        not_finite=entry.not_finite, rows=rows,
     )  # fmt: skip
 
 
-def _scorable(answers: Sequence[Answer]) -> list[Answer]:
+def _scorable(entries: Sequence[ModelOutputs]) -> list[ModelOutputs]:
     """Those with finite outputs; a model one of whose teachers has no score has no best teacher either."""
-    without = {answer.name for answer in answers if answer.not_finite}
+    without = {entry.name for entry in entries if entry.not_finite}
     return [
         replace(
-            answer,
-            teachers=() if without & set(answer.teachers) else answer.teachers,
-            ensemble=None if answer.ensemble in without else answer.ensemble,
+            entry,
+            teachers=() if without & set(entry.teachers) else entry.teachers,
+            ensemble=None if entry.ensemble in without else entry.ensemble,
         )
-        for answer in answers
-        if answer.name not in without
+        for entry in entries
+        if entry.name not in without
     ]
 
 
-def _without_score(answers: Sequence[Answer]) -> Iterator[str]:
+def _without_score(entries: Sequence[ModelOutputs]) -> Iterator[str]:
     """Who has no score, and which figures miss it therefore."""
-    for answer in answers:
-        if not answer.not_finite:
+    for entry in entries:
+        if not entry.not_finite:
             continue
         missed = ""
-        if answer.role == "teacher" and any(answer.name in other.teachers for other in answers):
+        if entry.role == "teacher" and any(entry.name in other.teachers for other in entries):
             missed = "; what students keep of their best teacher's score cannot be said"
-        elif answer.recipe is not None and answer.seed is not None:
-            missed = f"; the mean of {answer.recipe} is without seed {answer.seed}"
-        yield f"{_unscored(answer, len(answer.predictions)).sentence}{missed}"
+        elif entry.recipe is not None and entry.seed is not None:
+            missed = f"; the mean of {entry.recipe} is without seed {entry.seed}"
+        yield f"{_unscored(entry, len(entry.predictions)).sentence}{missed}"
 
 
 def _at_chance(models: Sequence[ModelScore], task: Task) -> Iterator[str]:
@@ -240,13 +240,13 @@ def _under_trained(models: Sequence[ModelScore]) -> Iterator[str]:
             )
 
 
-def _best_teacher(answer: Answer, by_name: dict[str, Answer], ranking: dict[str, float]) -> Answer | None:
+def _best_teacher(entry: ModelOutputs, by_name: dict[str, ModelOutputs], ranking: dict[str, float]) -> ModelOutputs | None:
     """Of a model's own teachers the one with the highest score."""
-    known = [name for name in answer.teachers if name in by_name]
+    known = [name for name in entry.teachers if name in by_name]
     return by_name[max(known, key=lambda name: ranking[name])] if known else None
 
 
-def check_answer(where: str, predictions: Values, rows: Split) -> None:
+def check_entry(where: str, predictions: Values, rows: Split) -> None:
     """Refuse predictions that are not as many as the samples.
 
     Raises:
@@ -264,31 +264,36 @@ def check_answer(where: str, predictions: Values, rows: Split) -> None:
 
 
 def _scored(
-    answer: Answer, by_name: dict[str, Answer], ranking: dict[str, float], kind: TaskKind, metric: Metric, targets: Values
+    entry: ModelOutputs,
+    by_name: dict[str, ModelOutputs],
+    ranking: dict[str, float],
+    kind: TaskKind,
+    metric: Metric,
+    targets: Values,
 ) -> ModelScore:
-    best = _best_teacher(answer, by_name, ranking)
-    together = None if answer.ensemble is None else by_name.get(answer.ensemble)
-    ours = answer.predictions
+    best = _best_teacher(entry, by_name, ranking)
+    together = None if entry.ensemble is None else by_name.get(entry.ensemble)
+    ours = entry.predictions
     kept, drop, of_all = None, None, None
     if best is not None:
         kept, drop = held_against(metric, ours, best.predictions, targets, best.name)
     if together is not None:
         of_all, _ = held_against(metric, ours, together.predictions, targets, together.name)
     return ModelScore(
-        name=answer.name,
-        role=answer.role,
-        kind=answer.kind,
-        run=answer.run,
-        path=answer.path,
+        name=entry.name,
+        role=entry.role,
+        kind=entry.kind,
+        run=entry.run,
+        path=entry.path,
         scores=kind.scores_of(ours, targets),
         interval=score_interval(metric, ours, targets),
-        parameters=answer.parameters,
-        bytes=answer.bytes,
+        parameters=entry.parameters,
+        bytes=entry.bytes,
         retention=kept,
         retention_of_ensemble=of_all,
         drop=drop,
         chance=_chance(kind, metric, ours, targets),
-        calibration=None if answer.outputs is None else kind.calibration(answer.outputs, targets),
+        calibration=None if entry.outputs is None else kind.calibration(entry.outputs, targets),
         classes=kind.class_scores(ours, targets),
         confusion=kind.confusion(ours, targets),
     )
@@ -300,8 +305,8 @@ def _chance(kind: TaskKind, metric: Metric, predictions: Values, targets: Values
 
 
 def _guess(task: Task, metric: Metric, targets: Values) -> ModelScore:
-    assert task.train.labels is not None
-    guess = task.kind.guess(task.train.labels, len(targets))
+    assert task.train.targets is not None
+    guess = task.kind.guess(task.train.targets, len(targets))
     return ModelScore(
         name=task.kind.guess_name,
         role="majority",
@@ -311,13 +316,13 @@ def _guess(task: Task, metric: Metric, targets: Values) -> ModelScore:
     )
 
 
-def _recipes(answers: Sequence[Answer], models: Sequence[ModelScore], metric: str) -> list[RecipeScore]:
+def _recipes(entries: Sequence[ModelOutputs], models: Sequence[ModelScore], metric: str) -> list[RecipeScore]:
     """Runs that differ in their seed alone, the best mean first; empty where there is one run of each."""
     scores = {model.name: model.scores[metric] for model in models}
-    found: dict[tuple[Role, str], dict[int, Answer]] = defaultdict(dict)
-    for answer in answers:
-        if answer.recipe is not None and answer.seed is not None:
-            found[answer.role, answer.recipe].setdefault(answer.seed, answer)
+    found: dict[tuple[Role, str], dict[int, ModelOutputs]] = defaultdict(dict)
+    for entry in entries:
+        if entry.recipe is not None and entry.seed is not None:
+            found[entry.role, entry.recipe].setdefault(entry.seed, entry)
     if all(len(of_seeds) < 2 for of_seeds in found.values()):
         return []
     recipes: list[RecipeScore] = []
@@ -342,11 +347,13 @@ def _recipe_differences(recipes: Sequence[RecipeScore], metric: str) -> list[Rec
     return compare_recipes(metric, with_spread) if len(with_spread) > 1 else []
 
 
-def _differences(evaluation: Evaluation, by_name: dict[str, Answer], metric: Metric, targets: Values) -> list[ModelDifference]:
+def _differences(
+    evaluation: Evaluation, by_name: dict[str, ModelOutputs], metric: Metric, targets: Values
+) -> list[ModelDifference]:
     found: list[ModelDifference] = []
     for pairs in _families(evaluation):
         wanted = {name for pair in pairs for name in pair}
-        predictions = {name: answer.predictions for name, answer in by_name.items() if name in wanted}
+        predictions = {name: entry.predictions for name, entry in by_name.items() if name in wanted}
         found += compare_models(metric, predictions, targets, pairs)
     return found
 
@@ -373,14 +380,14 @@ def _families(evaluation: Evaluation) -> list[list[tuple[str, str]]]:
 
 def _agreements(
     evaluation: Evaluation,
-    by_name: dict[str, Answer],
+    by_name: dict[str, ModelOutputs],
     ranking: dict[str, float],
     rows: Split,
     kind: TaskKind,
     metric: Metric,
 ) -> list[AgreementTable]:
     """Each model that is judged with its best teacher, or with each of them where it is judged alone."""
-    assert rows.labels is not None
+    assert rows.targets is not None
     judged = evaluation.judged
     tables = []
     for model in judged:
@@ -391,7 +398,7 @@ def _agreements(
         others = [name for name in mine.teachers if name in by_name and name != best.name] if len(judged) == 1 else []
         for name in [best.name, *others]:
             theirs = by_name[name].predictions
-            found = agreement(metric, theirs, mine.predictions, rows.labels)
+            found = agreement(metric, theirs, mine.predictions, rows.targets)
             if found is None:
                 continue
             tables.append(
@@ -410,9 +417,9 @@ def _agreements(
 
 
 def _notes(task: Task, rows: Split) -> list[str]:
-    assert rows.labels is not None
+    assert rows.targets is not None
     notes = []
-    missing = task.kind.missing(rows.labels)
+    missing = task.kind.missing(rows.targets)
     if missing:
         shown = ", ".join(missing[:10]) + (f", … ({len(missing)} in all)" if len(missing) > 10 else "")
         notes.append(
@@ -438,12 +445,12 @@ def _single_seeds(recipes: Sequence[RecipeScore]) -> list[str]:
     ]
 
 
-def _repeated_seeds(answers: Sequence[Answer]) -> list[str]:
+def _repeated_seeds(entries: Sequence[ModelOutputs]) -> list[str]:
     """Runs that were made with the same seed of the same recipe."""
     found: dict[tuple[Role, str, int], list[str]] = defaultdict(list)
-    for answer in answers:
-        if answer.recipe is not None and answer.seed is not None:
-            found[answer.role, answer.recipe, answer.seed].append(answer.name)
+    for entry in entries:
+        if entry.recipe is not None and entry.seed is not None:
+            found[entry.role, entry.recipe, entry.seed].append(entry.name)
     return [
         f"{' and '.join(names)}: the same recipe with the same seed ({seed}), of which the first counts"
         for (_, _, seed), names in found.items()

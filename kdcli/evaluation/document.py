@@ -264,7 +264,7 @@ class Evaluation(_Part):
         return max(self.of("teacher"), key=lambda model: model.scores[self.metric], default=None)
 
 
-class TeacherInsides(_Part):
+class TeacherSimilarity(_Part):
     """How a student's layers resemble one teacher's. Layer 0 is the embeddings, layer 1 the first block, on both sides.
 
     Attributes:
@@ -294,7 +294,7 @@ class TeacherInsides(_Part):
     suggested_cka: float
 
 
-class Insides(_Part):
+class LayerComparison(_Part):
     """What the insides of a student look like beside those of its teachers; the content of ``insides.json``.
 
     Attributes:
@@ -309,4 +309,4 @@ class Insides(_Part):
     split: str
     rows: int
     tokens: int
-    teachers: list[TeacherInsides]
+    teachers: list[TeacherSimilarity]

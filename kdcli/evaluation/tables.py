@@ -10,11 +10,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from kdcli.atomic_files import whole_folder, write_text
 from kdcli.data.task import Task
 from kdcli.evaluation.agreement import changed_rows
-from kdcli.evaluation.comparison import Answer, with_distinct_names
+from kdcli.evaluation.comparison import ModelOutputs, with_distinct_names
 from kdcli.evaluation.document import Evaluation, ModelScore
-from kdcli.files import whole_folder, write_text
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their full-width forms
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
@@ -22,7 +22,7 @@ Row = Mapping[str, Any]
 _LONGEST = 60
 
 
-def write_tables(folder: Path, task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> None:
+def write_tables(folder: Path, task: Task, evaluation: Evaluation, entries: Sequence[ModelOutputs]) -> None:
     """Write the tables of an evaluation into a folder of their own, which is replaced as a whole.
 
     A text that a spreadsheet would run as a formula has an apostrophe before it.
@@ -32,15 +32,15 @@ def write_tables(folder: Path, task: Task, evaluation: Evaluation, answers: Sequ
     ``changed-STUDENT-TEACHER.csv`` (the samples that they answer differently) and ``slices-….csv`` (where it lost most).
     """
     with whole_folder(folder) as partial:
-        for name, rows in _tables(task, evaluation, answers):
+        for name, rows in _tables(task, evaluation, entries):
             if rows:
                 write_text(partial / f"{name}.csv", as_csv(rows))
 
 
-def _tables(task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> Iterator[tuple[str, Sequence[Row]]]:
+def _tables(task: Task, evaluation: Evaluation, entries: Sequence[ModelOutputs]) -> Iterator[tuple[str, Sequence[Row]]]:
     split = task.splits[evaluation.split]
-    answers = [answer for answer in with_distinct_names(answers, task.kind) if not answer.not_finite]
-    by_name = {answer.name: answer for answer in answers}
+    entries = [entry for entry in with_distinct_names(entries, task.kind) if not entry.not_finite]
+    by_name = {entry.name: entry for entry in entries}
     without = [{"model": each.name, "role": each.role, "not finite": each.not_finite} for each in evaluation.unscored]
     yield "scores", [*(_score_row(evaluation, model) for model in evaluation.models), *without]
     yield "classes", [{"model": model.name, **one.model_dump()} for model in evaluation.models for one in model.classes]
@@ -53,7 +53,7 @@ def _tables(task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> It
             for seed, score in recipe.scores.items()
         ],
     )
-    yield "predictions", list(_predictions(task, evaluation, answers))
+    yield "predictions", list(_predictions(task, evaluation, entries))
     pairs: list[str] = []
     for table in evaluation.agreements:
         student, teacher = by_name[table.student].predictions, by_name[table.teacher].predictions
@@ -95,14 +95,14 @@ def _score_row(evaluation: Evaluation, model: ModelScore) -> Row:
     }
 
 
-def _predictions(task: Task, evaluation: Evaluation, answers: Sequence[Answer]) -> Iterator[Row]:
+def _predictions(task: Task, evaluation: Evaluation, entries: Sequence[ModelOutputs]) -> Iterator[Row]:
     split = task.splits[evaluation.split]
-    assert split.labels is not None
+    assert split.targets is not None
     for row, text in enumerate(split.texts):
         yield {
             "row": row,
-            "label": task.kind.written(split.labels[row]),
-            **{f"model {answer.name}": task.kind.written(answer.predictions[row]) for answer in answers},
+            "label": task.kind.written(split.targets[row]),
+            **{f"model {entry.name}": task.kind.written(entry.predictions[row]) for entry in entries},
             "text": text,
             **({"pair": split.pairs[row]} if split.pairs is not None else {}),
         }

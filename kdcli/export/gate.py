@@ -281,7 +281,7 @@ class Examiner:
         every = np.arange(len(self.texts.rows))
         some = every if len(every) <= SINGLES else np.linspace(0, len(every) - 1, SINGLES).astype(np.int64)
         single = np.concatenate([ask(self.texts.batch([row])) for row in some])
-        split = self._split(answers(ask, self.texts), every)
+        split = self._split(file_logits(ask, self.texts), every)
         return Check(
             shapes, split, self._split(single, some), self.by_agreement, len(changed), sum(changed.values()), self.kind.decision
         )  # fmt: skip
@@ -320,7 +320,7 @@ class Examiner:
         return replace(found, metric=self.metric, score=score, interval=self.interval(theirs, rows), drop=drop)
 
 
-def answers(ask: Callable[[dict[str, NDArray[np.int64]]], Logits], texts: Texts, batch: int = 32) -> Logits:
+def file_logits(ask: Callable[[dict[str, NDArray[np.int64]]], Logits], texts: Texts, batch: int = 32) -> Logits:
     """Logits [n, C] of all texts, asked in batches of like length."""
     parts, places = [], []
     for rows in sorted_batches(texts.lengths, batch):

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdcli.atomic_files import temporary_folder
 from kdcli.errors import RunFailedError
-from kdcli.export import resident
-from kdcli.files import temporary_folder
+from kdcli.export import memory_process
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -54,13 +54,13 @@ def torch_memory(folder: Path, inputs: Inputs, threads: int) -> Memory | None:
 
 
 def _measured(kind: str, model: Path, inputs: Inputs, threads: int) -> Memory | None:
-    if not resident.readable():
+    if not memory_process.readable():
         return None
     with temporary_folder() as folder:
         given, out = folder / "inputs.npz", folder / "readings.json"
         arrays: dict[str, Any] = dict(inputs)
         np.savez(given, **arrays)
-        command = [sys.executable, "-P", "-m", resident.__name__, kind, model.resolve(), given, threads, out]
+        command = [sys.executable, "-P", "-m", memory_process.__name__, kind, model.resolve(), given, threads, out]
         done = subprocess.run(
             [str(word) for word in command], env=_environment(threads), capture_output=True, text=True, errors="replace",
             check=False,

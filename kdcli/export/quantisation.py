@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcli.files import temporary_folder
+from kdcli.atomic_files import temporary_folder
 
 Calibration = Literal["minmax", "entropy", "percentile"]
 Feed = Mapping[str, NDArray[np.int64]]

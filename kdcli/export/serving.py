@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from string import Template
 
-from kdcli.files import write_text
+from kdcli.atomic_files import write_text
 from kdcli.models.checkpoints import Reference, describe
-from kdcli.models.loading import load_tokenizer, text_limit
+from kdcli.models.weight_loading import load_tokenizer, text_limit
 from kdcli.tasks.classification import CLASSES
 from kdcli.tasks.kind import Kind
 

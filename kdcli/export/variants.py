@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from kdcli.errors import Problem, RequestError, did_you_mean
+from kdcli.export.file_names import FILES
 from kdcli.export.gate import Check, Examiner
 from kdcli.export.graph import GraphSettings, write_graph
-from kdcli.export.names import FILES
 from kdcli.export.quantisation import (
     Calibration,
     Feed,

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from kdcli import __version__
 from kdcli.data.splits import DEV
 from kdcli.evaluation.document import AgreementTable, Evaluation, ModelScore, Retention
-from kdcli.evaluation.report.words import parameters_text
-from kdcli.harmless import harmless
+from kdcli.evaluation.report.number_format import parameters_text
 from kdcli.plan.plan import DISTILL, Plan, StagePlan, TeacherPlan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
 from kdcli.recipe.blocks import Schedule
+from kdcli.sanitizing import harmless
 from kdcli.tasks.kind import Kind
 from kdcli.tasks.metric import LEVEL
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kdcli.atomic_files import write_json
 from kdcli.data.splits import DEV
 from kdcli.engine.events import Events
 from kdcli.errors import Problem, RequestError
 from kdcli.evaluation.comparison import compare
 from kdcli.evaluation.document import Evaluation
-from kdcli.files import write_json
-from kdcli.jobs.asking import Questions
-from kdcli.jobs.opening import opened
+from kdcli.jobs.model_outputs import Questions
 from kdcli.jobs.run_folder import RunFolder
-from kdcli.jobs.teachers import train_teachers
+from kdcli.jobs.run_opening import opened
+from kdcli.jobs.teacher_training import train_teachers
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 

@@ -12,39 +12,38 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kdcli.atomic_files import whole_folder
 from kdcli.data.batching import Samples
 from kdcli.data.splits import DEV
 from kdcli.data.task import Split
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.inference import EVALUATION_BATCH
-from kdcli.engine.phase import Asking, Phase, Stage
+from kdcli.engine.stages import Asking, Phase, Stage
 from kdcli.errors import Problem, RequestError
-from kdcli.evaluation.comparison import Answer, compare
+from kdcli.evaluation.comparison import ModelOutputs, compare
 from kdcli.evaluation.document import Evaluation
 from kdcli.evaluation.gates import Gate, with_gates
-from kdcli.files import whole_folder
-from kdcli.jobs.asking import Questions
-from kdcli.jobs.economy import CACHE_LIMIT, teaching, train_sparingly
-from kdcli.jobs.opening import OpenRun, opened
-from kdcli.jobs.proof import write_proof
+from kdcli.jobs.evaluation_files import write_proof
+from kdcli.jobs.model_outputs import Questions
 from kdcli.jobs.run_folder import RunFolder
-from kdcli.jobs.samples import samples_of, tokenizers_of
-from kdcli.jobs.teachers import (
-    answers_of,
+from kdcli.jobs.run_opening import OpenRun, opened
+from kdcli.jobs.teacher_training import (
     dev_scores,
     load_teachers,
-    out_of_fold_answers,
+    out_of_fold_logits,
     refuse_outputs_not_finite,
     refuse_weak_teachers,
+    teacher_logits,
     train_teachers,
     trained_folder,
     weights_folder,
 )
-from kdcli.jobs.terms import make_stages
+from kdcli.jobs.tokenized_splits import samples_of, tokenizers_of
+from kdcli.jobs.training_shortcuts import CACHE_LIMIT, teaching, train_quickly
+from kdcli.jobs.training_stages import make_stages
 from kdcli.losses.hard_labels import HardLabelsTerm
 from kdcli.losses.projection import Projections
 from kdcli.models.configuration import read_configuration
-from kdcli.models.loading import load_tokenizer
 from kdcli.models.student import (
     STUDENT,
     BuiltStudent,
@@ -55,12 +54,13 @@ from kdcli.models.student import (
     student_config,
 )
 from kdcli.models.teachers import Ensemble, Teacher
+from kdcli.models.weight_loading import load_tokenizer
 from kdcli.plan.hardware import teachers_dtype
 from kdcli.plan.plan import DISTILL, HopPlan, Plan, StagePlan, StudentPlan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers
 from kdcli.recipe.losses.hard_labels import HardLabels
-from kdcli.recipe.planned import TermPlan
+from kdcli.recipe.term_plan import TermPlan
 
 BASELINE = "baseline"
 Logits = NDArray[np.float32]
@@ -100,7 +100,7 @@ def distill(
         logits = _teachers_on_dev(open_run, teachers)
         allow_weak = bool(plan.request["allow_weak_teachers"])
         refuse_weak_teachers(logits, open_run.prepared.task, allow_weak, open_run.events)
-        unseen = out_of_fold_answers(open_run) if teachers else {}
+        unseen = out_of_fold_logits(open_run) if teachers else {}
         for hop in plan.hops:
             _train_hop(open_run, hop, teachers, logits, unseen)
             if hop.name != DISTILL:
@@ -111,10 +111,10 @@ def distill(
                 teachers += assistant
         _train_baseline(open_run)
         task, device = open_run.prepared.task, open_run.trainer.accelerator.device
-        evaluation, answers = _evaluate(open_run, teachers, logits, gates)
+        evaluation, entries = _evaluate(open_run, teachers, logits, gates)
         for note in evaluation.notes:
             open_run.events.emit(Note(note))
-        open_run.once(lambda: write_proof(run, plan, task, evaluation, answers, device, events, report))
+        open_run.once(lambda: write_proof(run, plan, task, evaluation, entries, device, events, report))
         return run, evaluation
 
 
@@ -132,7 +132,7 @@ def _teachers_on_dev(open_run: OpenRun, teachers: Sequence[Teacher]) -> dict[str
     found = {}
     for teacher in teachers:
         folder = trained_folder(plan.teacher(teacher.name), open_run.folder)
-        found[teacher.name] = answers_of(teacher, folder, task.dev, length, device, EVALUATION_BATCH)
+        found[teacher.name] = teacher_logits(teacher, folder, task.dev, length, device, EVALUATION_BATCH)
         refuse_outputs_not_finite(f"teacher {teacher.name}", found[teacher.name], task.dev.source)
     return found
 
@@ -149,11 +149,11 @@ def _train_hop(
     folder = _hop_folder(run, hop)
     if folder.is_dir():
         return
-    assert task.dev.labels is not None
-    ranking = {name: task.kind.scores(values, task.dev.labels)[task.metric] for name, values in dev_logits.items()}
+    assert task.dev.targets is not None
+    ranking = {name: task.kind.scores(values, task.dev.targets)[task.metric] for name, values in dev_logits.items()}
     open_run.events.emit(WorkStarted("tokenising and aligning" if hop.teachers else "tokenising"))
     asked = [teacher for teacher in teachers if teacher.name in hop.teachers]
-    train = _samples(plan, task.lessons, hop.student, [teacher.name for teacher in asked], unseen)
+    train = _samples(plan, task.training_rows, hop.student, [teacher.name for teacher in asked], unseen)
     _say_alignment(train, open_run.events)
     device = open_run.trainer.accelerator.device
     stages, projections = make_stages(plan, hop, ranking)
@@ -244,7 +244,7 @@ def _train(
         seed=int(plan.request["seed"]),
         projections=projections or Projections(),
     )
-    train_sparingly(open_run, phase, {STUDENT: built.model})
+    train_quickly(open_run, phase, {STUDENT: built.model})
     tokenizer = load_tokenizer(Path(student.tokenizer_folder))
 
     def save() -> None:
@@ -272,10 +272,10 @@ def _say_alignment(train: Samples, events: Events) -> None:
 
 def _evaluate(
     open_run: OpenRun, teachers: Sequence[Teacher], teacher_logits: Mapping[str, Logits], gates: Sequence[Gate]
-) -> tuple[Evaluation, list[Answer]]:
+) -> tuple[Evaluation, list[ModelOutputs]]:
     """All models of the run on the dev split; what the teachers have said of it is known already."""
     run, plan, task = open_run.folder, open_run.prepared.plan, open_run.prepared.task
     questions = Questions(task, DEV, open_run.trainer.accelerator.device, open_run.events)
     questions.know(run, plan, teacher_logits, {teacher.name: teacher.parameter_count for teacher in teachers})
-    answers = questions.run_alone(run, plan)
-    return with_gates(compare(task, DEV, answers, plan.notes_on_baseline), gates), answers
+    entries = questions.run_alone(run, plan)
+    return with_gates(compare(task, DEV, entries, plan.notes_on_baseline), gates), entries

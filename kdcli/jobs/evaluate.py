@@ -12,22 +12,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from kdcli.data.sources import DataRequest, load_scored
+from kdcli.atomic_files import write_text
 from kdcli.data.splits import DEV, TEST
 from kdcli.data.task import Task
+from kdcli.data.task_loading import DataRequest, load_scored
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.errors import Problem, Problems, RequestError
-from kdcli.evaluation.comparison import Answer, compare, labelled
+from kdcli.evaluation.comparison import ModelOutputs, compare, labelled
 from kdcli.evaluation.document import Evaluation
 from kdcli.evaluation.gates import Gate, with_gates
-from kdcli.files import write_text
-from kdcli.jobs.asking import Questions, outputs_of, task_of
-from kdcli.jobs.insides import measure_insides, suggested_recipe
+from kdcli.jobs.evaluation_files import kept_layer_comparison, write_comparison, write_proof
+from kdcli.jobs.evaluation_targets import Target, find_targets, recipe_names
+from kdcli.jobs.layer_comparison import measure_layers, suggested_recipe
+from kdcli.jobs.model_outputs import Questions, outputs_of, task_of
 from kdcli.jobs.ownership import owned
-from kdcli.jobs.preparation import load_task_of
-from kdcli.jobs.proof import kept_insides, write_comparison, write_proof
+from kdcli.jobs.request_checks import load_task_of
 from kdcli.jobs.run_folder import RunFolder, refuse_unwritable
-from kdcli.jobs.targets import Target, find_targets, recipe_names
 from kdcli.plan.hardware import resolve_device
 from kdcli.plan.plan import DISTILL, Plan
 from kdcli.plan.request import TrainRequest
@@ -111,16 +111,16 @@ def _evaluate(request: EvaluateRequest, targets: Sequence[Target], events: Event
     questions = Questions(task, split, resolve_device(request.device), events, request.max_length)
     notes = _other_data(task, split, runs, plans)
     notes += [note for plan in plans.values() for note in plan.notes_on_baseline] if alone is not None else []
-    answers = _answers(questions, request, targets, plans)
+    entries = _entries(questions, request, targets, plans)
     events.emit(WorkStarted("comparing"))
-    evaluation = with_gates(compare(task, split, answers, [*notes, *questions.notes]), request.gates)
+    evaluation = with_gates(compare(task, split, entries, [*notes, *questions.notes]), request.gates)
     for note in evaluation.notes:
         events.emit(Note(note))
     if len(targets) == 1 and alone is not None and own_data and request.out is None:
         run = RunFolder(alone.path)
-        page = write_proof(run, plans[alone.name], task, evaluation, answers, questions.device, events, request.report)
+        page = write_proof(run, plans[alone.name], task, evaluation, entries, questions.device, events, request.report)
     elif request.out is not None:
-        page = write_comparison(request.out, task, evaluation, answers, events, request.report)
+        page = write_comparison(request.out, task, evaluation, entries, events, request.report)
     else:
         page = None
     if alone is not None and request.suggest_map is not None:
@@ -183,7 +183,9 @@ def _refuse_other_classes(task: Task, targets: Sequence[Target], plans: dict[str
     problems.raise_if_any()
 
 
-def _answers(questions: Questions, request: EvaluateRequest, targets: Sequence[Target], plans: dict[str, Plan]) -> list[Answer]:
+def _entries(
+    questions: Questions, request: EvaluateRequest, targets: Sequence[Target], plans: dict[str, Plan]
+) -> list[ModelOutputs]:
     """What all models say: runs with their teachers, then the teachers that were named, then other models.
 
     A run's student is held against its own teachers and those that were named; any other model against the named ones alone,
@@ -191,39 +193,39 @@ def _answers(questions: Questions, request: EvaluateRequest, targets: Sequence[T
     """
     runs = [target for target in targets if target.kind == "run"]
     read = {target: questions.model(target) for target in targets if target.kind == "predictions"}
-    answers = (
+    entries = (
         questions.run_alone(RunFolder(runs[0].path), plans[runs[0].name])
         if len(runs) == 1
-        else _answers_of_runs(questions, runs, plans)
+        else _entries_of_runs(questions, runs, plans)
     )
-    named: list[Answer] = []
+    named: list[ModelOutputs] = []
     if request.teachers is not None:
-        named = questions.named_teachers(request.teachers, {answer.name for answer in answers if answer.role == "teacher"})
-    more = tuple(answer.name for answer in named if answer.role == "teacher")
-    together = next((answer.name for answer in named if answer.role == "ensemble"), None)
+        named = questions.named_teachers(request.teachers, {entry.name for entry in entries if entry.role == "teacher"})
+    more = tuple(entry.name for entry in named if entry.role == "teacher")
+    together = next((entry.name for entry in named if entry.role == "ensemble"), None)
     taught = ("student", "without-teachers", "export")
-    answers = [replace(one, teachers=one.teachers + more) if one.role in taught else one for one in answers]
-    of_runs = {Path(one.path).resolve().parent: one for one in answers if one.role == "student" and one.path is not None}
+    entries = [replace(one, teachers=one.teachers + more) if one.role in taught else one for one in entries]
+    of_runs = {Path(one.path).resolve().parent: one for one in entries if one.role == "student" and one.path is not None}
     for target in targets:
         if target.kind != "run":
-            answer = read.get(target) or questions.model(target)
+            entry = read.get(target) or questions.model(target)
             own = next((of_runs[folder] for folder in target.path.resolve().parents if folder in of_runs), None)
             teachers, mean = (more, together) if own is None else (own.teachers, own.ensemble)
-            answers.append(replace(answer, teachers=teachers, ensemble=mean))
-    return [*answers, *named]
+            entries.append(replace(entry, teachers=teachers, ensemble=mean))
+    return [*entries, *named]
 
 
-def _answers_of_runs(questions: Questions, runs: Sequence[Target], plans: dict[str, Plan]) -> list[Answer]:
+def _entries_of_runs(questions: Questions, runs: Sequence[Target], plans: dict[str, Plan]) -> list[ModelOutputs]:
     """Every run's students under the run's name; teachers that several runs share once."""
-    answers: list[Answer] = []
+    entries: list[ModelOutputs] = []
     names = recipe_names(runs, [plans[target.name] for target in runs])
     for target, recipe in zip(runs, names, strict=True):
-        seen = {answer.path: answer.name for answer in answers if answer.role == "teacher" and answer.path is not None}
+        seen = {entry.path: entry.name for entry in entries if entry.role == "teacher" and entry.path is not None}
         run = RunFolder(target.path)
         found = questions.run_among_others(run, plans[target.name], target.name, recipe, seen)
-        known = {(answer.role, answer.name) for answer in answers}
-        answers += [answer for answer in found if (answer.role, answer.name) not in known]
-    return answers
+        known = {(entry.role, entry.name) for entry in entries}
+        entries += [entry for entry in found if (entry.role, entry.name) not in known]
+    return entries
 
 
 def _split(task: Task, asked: str | None) -> str:
@@ -287,7 +289,7 @@ def _other_data(task: Task, split: str, runs: Sequence[Target], plans: dict[str,
 
 
 def _suggest_map(path: Path, run: RunFolder, plan: Plan, task: Task, events: Events, request: EvaluateRequest) -> None:
-    insides = kept_insides(run) or measure_insides(run, plan, task, events, resolve_device(request.device))
+    insides = kept_layer_comparison(run) or measure_layers(run, plan, task, events, resolve_device(request.device))
     if insides is None or not insides.teachers:
         raise RequestError(
             Problem(f"--suggest-map {path}", "needs a run whose teachers show their insides", found=str(run.path))

@@ -16,38 +16,38 @@ import torch
 from numpy.typing import NDArray
 
 from kdcli import __version__
-from kdcli.data import starter
-from kdcli.data.sources import DataRequest, load_scored
+from kdcli.atomic_files import whole_folder, write_json
+from kdcli.data import starter_data
 from kdcli.data.splits import DEV, TEST, TRAIN
 from kdcli.data.task import Task
+from kdcli.data.task_loading import DataRequest, load_scored
 from kdcli.engine.events import Events, Note, WorkStarted
 from kdcli.engine.interruption import refuse_to_go_on
 from kdcli.errors import GateError, Problem, RequestError
 from kdcli.evaluation.chance import against_chance
 from kdcli.evaluation.intervals import score_interval
-from kdcli.export.gate import Examiner, Texts, answers
+from kdcli.export.file_names import FILES
+from kdcli.export.gate import Examiner, Texts, file_logits
 from kdcli.export.graph import GraphSettings
 from kdcli.export.latency import Latency, LatencyLimit
 from kdcli.export.machine import describe as describe_machine
 from kdcli.export.machine import has_vnni
 from kdcli.export.memory import Memory, session_memory
-from kdcli.export.names import FILES
 from kdcli.export.plot import draw
 from kdcli.export.quantisation import Calibration
 from kdcli.export.serving import write_predict
 from kdcli.export.sessions import check_provider, open_session
 from kdcli.export.variants import DEFAULT, Asked, Variant, Workshop
-from kdcli.files import whole_folder, write_json
+from kdcli.jobs.evaluation_files import refresh_report
+from kdcli.jobs.latency_benchmark import Runner, file_runner, run_benchmark, torch_runners
 from kdcli.jobs.ownership import owned
-from kdcli.jobs.preparation import load_task_of
-from kdcli.jobs.proof import refresh_report
+from kdcli.jobs.request_checks import load_task_of
 from kdcli.jobs.run_folder import RunFolder, find_run, refuse_unwritable
-from kdcli.jobs.teachers import load_teachers, refuse_outputs_not_finite, trained_folder
-from kdcli.jobs.timing import Runner, file_runner, run_benchmark, torch_runners
+from kdcli.jobs.teacher_training import load_teachers, refuse_outputs_not_finite, trained_folder
 from kdcli.models.checkpoints import Reference, describe
-from kdcli.models.loading import load_classifier, load_tokenizer, text_limit
 from kdcli.models.padding import is_given_each_length_by_itself
 from kdcli.models.student import STUDENT_NAME
+from kdcli.models.weight_loading import load_classifier, load_tokenizer, text_limit
 from kdcli.models.weights import weight_bytes, weight_files
 from kdcli.plan.hardware import resolve_device
 from kdcli.plan.plan import Plan
@@ -182,7 +182,7 @@ class _Source:
     folder: Path
     texts: list[Any]
     others: list[Any]
-    labels: NDArray[np.int64] | None
+    targets: NDArray[np.int64] | None
     kind: Kind
     metric: str
     order: list[int]
@@ -304,12 +304,12 @@ def _workshop(
     source: _Source, model: Any, tokenizer: Any, texts: Texts, asked: Asked, folder: Path, events: Events
 ) -> tuple[Workshop, Judged]:
     events.emit(WorkStarted("asking the model"))
-    reference = answers(_model_call(model), texts)
+    reference = file_logits(_model_call(model), texts)
     refuse_outputs_not_finite(str(source.checkpoint), reference, "the texts that the files are held against")
     examiner = Examiner(texts, reference, source.order, kind=source.kind)
     judged = Judged(len(texts.rows), source.split, source.origin)
-    if source.labels is not None:
-        labels, kind, metric = source.labels, source.kind, source.kind.metric(source.metric)
+    if source.targets is not None:
+        labels, kind, metric = source.targets, source.kind, source.kind.metric(source.metric)
         chance = against_chance(kind, metric, reference[:, source.order], labels)
         judged = replace(judged, student_score=chance.score, at_chance=chance.at_chance)
         examiner = Examiner(
@@ -482,7 +482,7 @@ def _checkpoint_source(request: ExportRequest, folder: Path, events: Events) -> 
     length, kind = text_limit(found), found.task_kind
     assert kind is not None
     if request.data.is_starter:
-        texts: list[Any] = starter.sample_texts(64)
+        texts: list[Any] = starter_data.sample_texts(64)
         out, order = request.out or folder / "export", list(range(len(found.head_labels)))
         return _Source(folder, out, texts, texts, None, kind, "", order, length, None, None, "sample texts", "")
     whole = request.data.is_one_file
@@ -512,6 +512,6 @@ def _of_task(
     others = task.splits.get(TRAIN, split).samples
     name = f"{DEV} split" if judged_on == DEV else "all rows"
     return _Source(
-        checkpoint, request.out or folder, split.samples, others, split.labels, task.kind, task.metric, order, length, plan,
+        checkpoint, request.out or folder, split.samples, others, split.targets, task.kind, task.metric, order, length, plan,
         run, name, Path(split.source).name,
     )  # fmt: skip

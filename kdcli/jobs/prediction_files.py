@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdcli.data.columns import index_columns
+from kdcli.data.missing_values import check_labels
 from kdcli.data.readers import read
 from kdcli.data.table import Columns
 from kdcli.data.task import Split, Task
-from kdcli.data.values import check_labels
 from kdcli.errors import Problem, RequestError
-from kdcli.evaluation.comparison import check_answer
-from kdcli.tasks.column import Column, count_rows, where_rows
+from kdcli.evaluation.comparison import check_entry
 from kdcli.tasks.metric import Values
+from kdcli.tasks.target_column import Column, count_rows, where_rows
 
 _PREDICTION_COLUMNS = (
     "prediction", "predicted", "predictions", "pred", "preds", "predicted_label", "predicted_class", "pred_label", "y_pred",
@@ -42,7 +42,7 @@ def read_predictions(path: Path, task: Task, rows: Split) -> tuple[Values, list[
     check_labels(columns, name, "a prediction for every row")
     column = Column(columns.source, name, columns.cells[name], columns.lines)
     predictions = task.kind.read_predictions(column)
-    check_answer(str(path), predictions, rows)
+    check_entry(str(path), predictions, rows)
     order, how = _order(columns, name, task, rows)
     placed = np.empty_like(predictions)
     placed[order] = predictions

@@ -18,8 +18,8 @@ from uuid import uuid4
 import yaml
 from pydantic import ValidationError
 
+from kdcli.atomic_files import damage, write_text
 from kdcli.errors import Problem, RequestError, RunFailedError
-from kdcli.files import damage, write_text
 from kdcli.jobs.ownership import LOCK
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from kdcli.data.batching import Batch
-from kdcli.losses.layers import LayerTerm, Pairs, matched_tokens
+from kdcli.losses.layer_term import LayerTerm, Pairs, matched_tokens
 from kdcli.losses.setting import Setting
 from kdcli.losses.term import Reduction
 from kdcli.recipe.blocks import Schedule
 from kdcli.recipe.losses.attention_kl import AttentionKl
 from kdcli.recipe.losses.attention_mse import AttentionMse
-from kdcli.recipe.planned import TermPlan
+from kdcli.recipe.term_plan import TermPlan
 
 HeadMap = Literal["match", "mean"] | Mapping[int, int]
 LOWEST_LOG = math.log(1e-9)

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from kdcli.data.batching import Batch
 from kdcli.losses.attention import AttentionTerm
-from kdcli.losses.layers import matched_tokens
-from kdcli.losses.registry import computes
+from kdcli.losses.layer_term import matched_tokens
 from kdcli.losses.term import Outputs
+from kdcli.losses.term_classes import computes
 from kdcli.models.student import STUDENT
 from kdcli.recipe.losses.attention_mse import AttentionMse
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from kdcli.data.batching import Batch
-from kdcli.losses.registry import computes
 from kdcli.losses.setting import Setting
 from kdcli.losses.term import Outputs, Term
+from kdcli.losses.term_classes import computes
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
 from kdcli.recipe.blocks import Schedule
 from kdcli.recipe.losses.hard_labels import HardLabels
-from kdcli.recipe.planned import TermPlan
+from kdcli.recipe.term_plan import TermPlan
 from kdcli.tasks.classification import CLASSES
 from kdcli.tasks.kind import Kind
 
@@ -55,10 +55,10 @@ class HardLabelsTerm(Term):
         return {name: Wanted() for name in self.models}
 
     def count(self, batch: Batch) -> Tensor:
-        assert batch.labels is not None
-        return self.kind.labelled(batch.labels).sum().float().expand(self.parts)
+        assert batch.targets is not None
+        return self.kind.labelled(batch.targets).sum().float().expand(self.parts)
 
     def forward(self, batch: Batch, outputs: Outputs) -> Tensor:
-        assert batch.labels is not None
-        targets = batch.labels
+        assert batch.targets is not None
+        targets = batch.targets
         return torch.stack([self.kind.hard_loss(outputs[name].logits, targets) for name in self.models])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcli.data.batching import Batch
-from kdcli.losses.layers import LayerTerm, Pairs, matched_tokens, pooled
+from kdcli.losses.layer_term import LayerTerm, Pairs, matched_tokens, pooled
 from kdcli.losses.projection import Projections
 from kdcli.losses.setting import Setting
 from kdcli.losses.term import Outputs, Reduction
@@ -18,7 +18,7 @@ from kdcli.recipe.blocks import Schedule
 from kdcli.recipe.losses.hidden_cosine import HiddenCosine
 from kdcli.recipe.losses.hidden_mse import HiddenMse
 from kdcli.recipe.losses.projection import Projection, Side, Tokens
-from kdcli.recipe.planned import TermPlan
+from kdcli.recipe.term_plan import TermPlan
 
 
 class HiddenTerm(LayerTerm):

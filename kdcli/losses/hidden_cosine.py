@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdcli.losses.hidden import HiddenTerm
-from kdcli.losses.registry import computes
 from kdcli.losses.setting import Setting
+from kdcli.losses.term_classes import computes
 from kdcli.recipe.losses.hidden_cosine import HiddenCosine
-from kdcli.recipe.planned import TermPlan
+from kdcli.recipe.term_plan import TermPlan
 
 
 @computes(HiddenCosine)

@@ -10,10 +10,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from kdcli.losses.hidden import HiddenTerm
-from kdcli.losses.registry import computes
 from kdcli.losses.setting import Setting
+from kdcli.losses.term_classes import computes
 from kdcli.recipe.losses.hidden_mse import HiddenMse
-from kdcli.recipe.planned import TermPlan
+from kdcli.recipe.term_plan import TermPlan
 
 
 @computes(HiddenMse)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from kdcli.data.batching import Batch
-from kdcli.losses.registry import computes
 from kdcli.losses.setting import Setting
 from kdcli.losses.term import Outputs, Reduction, Term, share_of
+from kdcli.losses.term_classes import computes
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
 from kdcli.recipe.blocks import Schedule
 from kdcli.recipe.losses.logits_mse import LogitsMse
-from kdcli.recipe.planned import TermPlan
+from kdcli.recipe.term_plan import TermPlan
 
 
 @computes(LogitsMse)

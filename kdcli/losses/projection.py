@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from kdcli.models.named import NamedModules
+from kdcli.models.named_modules import NamedModules
 
 
 class Projections(NamedModules):

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdcli.data.batching import Batch
-from kdcli.losses.layers import pooled
+from kdcli.losses.layer_term import pooled
 from kdcli.losses.projection import Projections
-from kdcli.losses.registry import computes
 from kdcli.losses.setting import Setting
 from kdcli.losses.term import Outputs, Reduction, Term, share_of
+from kdcli.losses.term_classes import computes
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
 from kdcli.recipe.blocks import Schedule
 from kdcli.recipe.losses.random_layers import RandomLayers, below_top, drawn
-from kdcli.recipe.planned import TermPlan
 from kdcli.recipe.schedule import Moment
+from kdcli.recipe.term_plan import TermPlan
 
 
 @computes(RandomLayers)

@@ -11,15 +11,15 @@ from torch.nn import functional
 
 from kdcli.data.batching import Batch
 from kdcli.losses.attention import row_divergence
-from kdcli.losses.layers import LayerTerm, Pairs, matched_tokens
-from kdcli.losses.registry import computes
+from kdcli.losses.layer_term import LayerTerm, Pairs, matched_tokens
 from kdcli.losses.setting import Setting
 from kdcli.losses.term import Outputs, Reduction
+from kdcli.losses.term_classes import computes
 from kdcli.models.output import Output
 from kdcli.models.student import STUDENT
 from kdcli.recipe.blocks import Schedule
 from kdcli.recipe.losses.relation_kl import Relation, RelationKl
-from kdcli.recipe.planned import TermPlan
+from kdcli.recipe.term_plan import TermPlan
 
 
 @computes(RelationKl)

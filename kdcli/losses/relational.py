@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdcli.data.batching import Batch
-from kdcli.losses.layers import LayerTerm, Pairs, pooled
-from kdcli.losses.registry import computes
+from kdcli.losses.layer_term import LayerTerm, Pairs, pooled
 from kdcli.losses.setting import Setting
 from kdcli.losses.term import Outputs, Reduction, numbers_on
+from kdcli.losses.term_classes import computes
 from kdcli.models.student import STUDENT
 from kdcli.recipe.blocks import Schedule
 from kdcli.recipe.losses.relational import Relational
-from kdcli.recipe.planned import TermPlan
+from kdcli.recipe.term_plan import TermPlan
 
 _TINY = 1e-12
 

@@ -12,16 +12,16 @@ from torch import Tensor
 from kdcli.data.batching import Batch
 from kdcli.losses import weighting as weights_by
 from kdcli.losses.divergences import DIVERGENCES
-from kdcli.losses.registry import computes
 from kdcli.losses.setting import Setting
 from kdcli.losses.term import Outputs, Reduction, Term, share_of
+from kdcli.losses.term_classes import computes
 from kdcli.losses.weighting import Judged
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
 from kdcli.recipe.blocks import Schedule
 from kdcli.recipe.losses.soft_labels import SoftLabels
-from kdcli.recipe.planned import TermPlan
 from kdcli.recipe.schedule import Moment
+from kdcli.recipe.term_plan import TermPlan
 from kdcli.recipe.weightings import NONE, WEIGHTINGS
 from kdcli.tasks.classification import CLASSES
 from kdcli.tasks.kind import Kind
@@ -149,10 +149,10 @@ class SoftLabelsTerm(Term):
     def _weights(self, batch: Batch, outputs: Outputs) -> Tensor:
         """Weights [N, B] of the teachers that are asked, from out-of-fold logits where there are such."""
         logits = torch.stack([self._judged_by(name, batch, outputs) for name in self.asked])
-        judged = Judged(logits, batch.labels, outputs[STUDENT].logits, self.sizes, self.kind)
+        judged = Judged(logits, batch.targets, outputs[STUDENT].logits, self.sizes, self.kind)
         unlabelled = None  # without probabilities, samples without a label are weighted as the others are
-        if batch.labels is not None and self.kind.has_probabilities:
-            unlabelled = ~self.kind.labelled(batch.labels)
+        if batch.targets is not None and self.kind.has_probabilities:
+            unlabelled = ~self.kind.labelled(batch.targets)
         weights = self._by_teacher(self.weighting, judged)
         if unlabelled is not None and self.unlabelled_weighting is not None:
             weights = torch.where(unlabelled, self._by_teacher(self.unlabelled_weighting, judged), weights)
@@ -178,8 +178,8 @@ class SoftLabelsTerm(Term):
         logits = outputs[name].logits.float()
         if name not in batch.out_of_fold:
             return logits
-        assert batch.labels is not None
-        labelled = self.kind.labelled(batch.labels)
+        assert batch.targets is not None
+        labelled = self.kind.labelled(batch.targets)
         return torch.where(labelled.view(-1, *[1] * (logits.dim() - 1)), batch.out_of_fold[name].float(), logits)
 
     def _by_teacher(self, how: str | Mapping[str, float], judged: Judged) -> Tensor:

@@ -12,8 +12,8 @@ from kdcli.data.batching import Batch
 from kdcli.losses.setting import Setting
 from kdcli.models.output import Output, Wanted
 from kdcli.recipe.blocks import Schedule
-from kdcli.recipe.planned import TermPlan
 from kdcli.recipe.schedule import Moment, value_at
+from kdcli.recipe.term_plan import TermPlan
 
 Outputs = Mapping[str, Output]
 Reduction = Literal["mean", "sum"]

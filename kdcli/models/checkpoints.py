@@ -11,12 +11,12 @@ from typing import Any
 
 from kdcli.errors import Problem, RequestError, did_you_mean
 from kdcli.models.configuration import SINGLE_LABEL, Configuration, longest_input, read_configuration
-from kdcli.models.fitting import check_buildable, check_kind_of_task, check_weights
 from kdcli.models.head_file import SHARED_HEAD, read_shared_head, shared_head_of
-from kdcli.models.hub import snapshot
+from kdcli.models.hub_checkpoints import snapshot
+from kdcli.models.weight_checks import check_buildable, check_kind_of_task, check_weights
 from kdcli.models.weights import has_weights, read_headers, weight_files, weights_fingerprint
 from kdcli.tasks.kind import Kind
-from kdcli.tasks.registry import kind_of_head
+from kdcli.tasks.kinds import kind_of_head
 
 ALIASES: Mapping[str, str] = {
     "bert": "google-bert/bert-base-uncased",

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kdcli.files import write_json
+from kdcli.atomic_files import write_json
 from kdcli.models.head_file import HEAD_WEIGHTS, SHARED_HEAD, read_shared_head
-from kdcli.models.named import NamedModules
+from kdcli.models.named_modules import NamedModules
 from kdcli.recipe.schema import Pooling
 
 

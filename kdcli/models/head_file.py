@@ -10,7 +10,7 @@ from typing import get_args
 from kdcli.errors import Problem, RequestError
 from kdcli.models.json_file import brief, read_object, refused
 from kdcli.recipe.schema import Pooling
-from kdcli.tasks.registry import kinds
+from kdcli.tasks.kinds import kinds
 
 SHARED_HEAD = "head.json"
 HEAD_WEIGHTS = "head.safetensors"

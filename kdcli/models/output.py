@@ -79,5 +79,5 @@ class Output:
 
     def mapped(self, change: Callable[[str, Tensor], Tensor]) -> Output:
         """The answer with every tensor changed; ``change`` is told the kind (an attribute's name) of each."""
-        insides = {kind: {layer: change(kind, tensor) for layer, tensor in getattr(self, kind).items()} for kind in KINDS}
-        return Output(change("logits", self.logits), **insides)
+        internals = {kind: {layer: change(kind, tensor) for layer, tensor in getattr(self, kind).items()} for kind in KINDS}
+        return Output(change("logits", self.logits), **internals)

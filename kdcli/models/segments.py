@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcli.errors import Problem, RequestError
-from kdcli.models.fitting import BY_HEART
+from kdcli.models.weight_checks import BY_HEART
 
 SEGMENTS = "token_type_ids"
 _WITHOUT_A_TABLE = {"xlnet": 3, "funnel": 3}  # they compare segments instead of looking them up; [CLS] is the third

@@ -21,11 +21,11 @@ from kdcli.data.batching import Batch
 from kdcli.errors import Problem, RequestError
 from kdcli.models.capture import blocks, captured
 from kdcli.models.configuration import SINGLE_LABEL, longest_input
-from kdcli.models.finite import refuse_weights_not_finite
-from kdcli.models.fitting import is_plain
-from kdcli.models.loading import load_classifier, load_encoder_and_gaps, quiet_transformers
+from kdcli.models.finite_checks import refuse_weights_not_finite
 from kdcli.models.output import Output, Wanted
 from kdcli.models.padding import leans_on_padding
+from kdcli.models.weight_checks import is_plain
+from kdcli.models.weight_loading import load_classifier, load_encoder_and_gaps, quiet_transformers
 
 STUDENT = "<student>"  # keys a student beside its teachers; no name that a user can give has a <
 STUDENT_NAME = "student"
@@ -217,9 +217,9 @@ class StudentLearner(nn.Module):
 
     def forward(self, batch: Batch, needs: Mapping[str, Wanted] | None = None) -> dict[str, Output]:
         """Logits, and what ``needs`` wants of the student's insides."""
-        return {STUDENT: self.answer(batch.views[STUDENT], (needs or {}).get(STUDENT))}
+        return {STUDENT: self.output(batch.views[STUDENT], (needs or {}).get(STUDENT))}
 
-    def answer(self, inputs: dict[str, Tensor], wanted: Wanted | None = None) -> Output:
+    def output(self, inputs: dict[str, Tensor], wanted: Wanted | None = None) -> Output:
         """Logits [B, C] for one model's inputs, and what is wanted of the insides."""
         with captured(self.model, wanted or Wanted()) as found:
             logits = self.model(**inputs).logits

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from kdcli.data.batching import Batch
 from kdcli.models.capture import captured
-from kdcli.models.finite import refuse_weights_not_finite
+from kdcli.models.finite_checks import refuse_weights_not_finite
 from kdcli.models.head import SharedHead, parameters_of
-from kdcli.models.loading import load_classifier, load_encoder
-from kdcli.models.named import NamedModules
+from kdcli.models.named_modules import NamedModules
 from kdcli.models.output import Output, Wanted
+from kdcli.models.weight_loading import load_classifier, load_encoder
 
 _NAMES = frozenset({"architectures", "dtype", "id2label", "label2id", "problem_type", "transformers_version"})  # change nothing
 

@@ -11,12 +11,12 @@ from kdcli.errors import Problem, Problems, RequestError
 from kdcli.models import checkpoints
 from kdcli.models.checkpoints import Checkpoint, Reference
 from kdcli.models.student import Size, parse_size, student_config
-from kdcli.plan.architecture import parameter_count
+from kdcli.plan.model_size import parameter_count
 from kdcli.plan.plan import StudentPlan
-from kdcli.recipe.document import KeyPath
-from kdcli.recipe.layers import LayerMapError, named_map, resolve
+from kdcli.recipe.layer_maps import LayerMapError, named_map, resolve
 from kdcli.recipe.loading import LoadedRecipe
 from kdcli.recipe.schema import AS_LARGE_AS_TEACHER, FIRST_TEACHER, SCRATCH
+from kdcli.recipe.yaml_document import KeyPath
 from kdcli.tasks.kind import Kind
 
 

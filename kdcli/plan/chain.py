@@ -9,13 +9,13 @@ from kdcli.errors import Problems, RequestError
 from kdcli.models.checkpoints import Checkpoint
 from kdcli.models.student import parse_size
 from kdcli.plan.blueprint import Blueprint, plan_student
+from kdcli.plan.loss_shapes import student_shape, teacher_shape
 from kdcli.plan.plan import DISTILL, HopPlan
-from kdcli.plan.shapes import student_shape, teacher_shape
 from kdcli.plan.stages import plan_stages
-from kdcli.recipe.document import KeyPath
 from kdcli.recipe.loading import LoadedRecipe
-from kdcli.recipe.planning import Models, refuse_unknown
+from kdcli.recipe.model_shapes import Models, refuse_unknown
 from kdcli.recipe.schema import AS_LARGE_AS_TEACHER, FIRST_TEACHER, MIDWAY, SCRATCH, Assistant, settled
+from kdcli.recipe.yaml_document import KeyPath
 from kdcli.tasks.kind import Kind
 
 _NOBODY = ""

@@ -73,21 +73,21 @@ def estimate(
         memory_bytes=int(max(cofinetuned, learning) + activations) + 600 * 2**20,
         seconds=operations / rate,
         tokens_per_sample=round(tokens, 1),
-        disk_bytes=int(rows * _answer_bytes(teachers, stages, tokens)),
+        disk_bytes=int(rows * _output_bytes(teachers, stages, tokens)),
     )
 
 
-def _answer_bytes(teachers: Sequence[TeacherPlan], stages: Iterable[StagePlan], tokens: float) -> float:
+def _output_bytes(teachers: Sequence[TeacherPlan], stages: Iterable[StagePlan], tokens: float) -> float:
     """Bytes that the answers of all teachers to a text of so many tokens take: two per value of the insides."""
     by_name = {teacher.name: teacher for teacher in teachers}
-    insides: set[tuple[str, str, int]] = set()
+    internals: set[tuple[str, str, int]] = set()
     for term in (term for stage in stages for term in stage.terms):
         loss = term.loss
         for name in term.teachers:
             layers = loss.layers_seen(term.layers.get(name, {}), by_name[name].layers)
-            insides |= {(name, kind, layer) for kind in loss.needs() for layer in layers}
+            internals |= {(name, kind, layer) for kind in loss.needs() for layer in layers}
     sizes = 0.0
-    for name, kind, _ in insides:
+    for name, kind, _ in internals:
         square = kind in ("attention", "scores")
         sizes += 2 * tokens * (by_name[name].heads * tokens if square else by_name[name].width)
     return sizes

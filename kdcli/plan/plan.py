@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from kdcli.recipe.planned import TermPlan
 from kdcli.recipe.schema import Recipe, Until
+from kdcli.recipe.term_plan import TermPlan
 from kdcli.tasks.kind import Kind
-from kdcli.tasks.registry import kinds
+from kdcli.tasks.kinds import kinds
 
 TeacherKind = Literal["cofinetune", "cofinetuned", "finetuned", "assistant"]
 COFINETUNE = "cofinetune"

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from kdcli.data.sources import DataRequest
+from kdcli.data.task_loading import DataRequest
 from kdcli.recipe.catalogue import DEFAULT_RECIPE
-from kdcli.recipe.document import Override
+from kdcli.recipe.yaml_document import Override
 
 Effort = Literal["quick", "normal", "thorough"]
 

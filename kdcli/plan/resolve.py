@@ -20,13 +20,12 @@ from kdcli.models import checkpoints
 from kdcli.models.checkpoints import Checkpoint, Reference
 from kdcli.models.head import head_parameters, saved_head_parameters
 from kdcli.models.head_file import read_shared_head
-from kdcli.models.loading import load_tokenizer, quiet_transformers
-from kdcli.plan.architecture import parameter_count
-from kdcli.plan.asked import Asked
+from kdcli.models.weight_loading import load_tokenizer, quiet_transformers
 from kdcli.plan.blueprint import Blueprint, plan_student
 from kdcli.plan.chain import Hop, plan_hops
-from kdcli.plan.derived import RATE_FROM_SCRATCH, Circumstances, derived
+from kdcli.plan.derived_values import RATE_FROM_SCRATCH, Circumstances, derived
 from kdcli.plan.estimate import estimate
+from kdcli.plan.model_size import parameter_count
 from kdcli.plan.plan import (
     COFINETUNE,
     ColumnsPlan,
@@ -41,14 +40,15 @@ from kdcli.plan.plan import (
     TeacherPlan,
 )
 from kdcli.plan.request import Effort, TrainRequest
+from kdcli.plan.settings import Asked
 from kdcli.plan.stages import steps
 from kdcli.recipe.loading import LoadedRecipe
 from kdcli.recipe.losses.hard_labels import HardLabels
-from kdcli.recipe.planned import TermPlan
-from kdcli.recipe.planning import refuse_unknown
+from kdcli.recipe.model_shapes import refuse_unknown
 from kdcli.recipe.schema import Recipe, settled
+from kdcli.recipe.term_plan import TermPlan
 from kdcli.tasks.classification import Classification
-from kdcli.tasks.registry import kind_of_head
+from kdcli.tasks.kinds import kind_of_head
 
 _SAMPLED_ROWS = 256
 _CHECKED_TASK = Classification.of_names(("0", "1"))
@@ -90,12 +90,12 @@ def make_plan(asked: Asked, task: Task, references: Sequence[Reference], *, star
             found,
             task.kind,
             loaded,
-            len(task.lessons),
+            len(task.training_rows),
             problems,
             flagged=request.student is not None,
         )
     _refuse_too_long(loaded, found, hops[-1].blueprint if hops else None, problems)
-    _refuse_missing_answers(request, loaded, task, teachers, problems)
+    _refuse_missing_outputs(request, loaded, task, teachers, problems)
     problems.raise_if_any()
     teachers += [_assistant(hop) for hop in hops[:-1]]
     if hops:
@@ -121,7 +121,7 @@ def make_plan(asked: Asked, task: Task, references: Sequence[Reference], *, star
             {hop.plan.name: hop.plan.student for hop in hops},
             stages,
             batch_size=settled(training.batch_size),
-            rows=len(task.lessons),
+            rows=len(task.training_rows),
             tokens=_tokens_per_sample(
                 task, tokenizer(hops[-1].blueprint.tokenizer_folder if hops else found[0].folder), training.max_length
             ),
@@ -185,7 +185,7 @@ def _derived(
     student = None
     if request.command == "distill":
         student = plan_student(asked_student(request, loaded), "", found, task.kind, loaded, Problems(), weights=False)
-    about = _circumstances(found, student, loaded.recipe, len(task.lessons), len(task.train), request.effort)
+    about = _circumstances(found, student, loaded.recipe, len(task.training_rows), len(task.train), request.effort)
     loaded, told = derived(loaded, about)
     trained = request.command == "cofinetune" or any(_is_bare(checkpoint, loaded.recipe) for checkpoint in found)
     left_out = [] if trained else ["teachers."]
@@ -290,7 +290,7 @@ def _kind_and_order(
         return kind, None
 
 
-def _refuse_missing_answers(
+def _refuse_missing_outputs(
     request: TrainRequest, loaded: LoadedRecipe, task: Task, teachers: Sequence[TeacherPlan], problems: Problems
 ) -> None:
     """Weights by error need gold labels, and out-of-fold answers need teachers that are trained here."""

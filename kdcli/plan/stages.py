@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from kdcli.errors import did_you_mean
-from kdcli.losses.registry import term_class
+from kdcli.losses.term_classes import term_class
 from kdcli.plan.plan import StagePlan
-from kdcli.recipe.document import KeyPath
-from kdcli.recipe.planned import TermPlan, plan_term
-from kdcli.recipe.planning import Models
-from kdcli.recipe.registry import Loss
+from kdcli.recipe.loss_blocks import Loss
+from kdcli.recipe.model_shapes import Models
 from kdcli.recipe.schema import Recipe, Stage, Training, settled
+from kdcli.recipe.term_plan import TermPlan, plan_term
+from kdcli.recipe.yaml_document import KeyPath
 
 Place = int | str
 

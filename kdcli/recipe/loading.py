@@ -13,12 +13,12 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from kdcli.errors import Problem, RequestError, did_you_mean
+from kdcli.recipe.allowed_values import allowed
 from kdcli.recipe.catalogue import read
-from kdcli.recipe.document import Document, Key, KeyPath, Override, at, brief, expanded, parse, put
 from kdcli.recipe.loss import LossBlock
-from kdcli.recipe.registry import losses
+from kdcli.recipe.loss_blocks import losses
 from kdcli.recipe.schema import Recipe
-from kdcli.recipe.words import allowed
+from kdcli.recipe.yaml_document import Document, Key, KeyPath, Override, at, brief, expanded, parse, put
 
 Block = TypeVar("Block", bound=BaseModel)
 

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal, get_args
 from pydantic import Field
 
 from kdcli.recipe.blocks import Block, Changing, Schedule
-from kdcli.recipe.document import KeyPath
-from kdcli.recipe.layers import LayerMapError, Layers, resolve
-from kdcli.recipe.planning import INSIDES, Models, ModelShape
+from kdcli.recipe.layer_maps import LayerMapError, Layers, resolve
+from kdcli.recipe.model_shapes import INTERNALS, Models, ModelShape
+from kdcli.recipe.yaml_document import KeyPath
 
 LayerMaps = Mapping[str, Mapping[int, int]]
 
@@ -56,7 +56,7 @@ class LossBlock(Block):
         return False
 
     def needs(self) -> frozenset[str]:
-        """What it must see of the insides of both sides, kinds of :data:`~kdcli.recipe.planning.INSIDES`.
+        """What it must see of the insides of both sides, kinds of :data:`~kdcli.recipe.model_shapes.INSIDES`.
 
         Every loss says it; there is no default, so that none is taken by mistake to need nothing.
         """
@@ -144,9 +144,9 @@ class TeacherLoss(LossBlock):
             models.refuse(
                 (*path, "loss"),
                 f"{self.loss_name()} cannot be served by {model.model_type} ({side})",
-                expected="an architecture that shows its " + ", ".join(INSIDES[kind] for kind in sorted(needed - served)),
+                expected="an architecture that shows its " + ", ".join(INTERNALS[kind] for kind in sorted(needed - served)),
                 found=f"{model.model_type} shows "
-                + (", ".join(INSIDES[kind] for kind in sorted(served)) or "its answers alone"),
+                + (", ".join(INTERNALS[kind] for kind in sorted(served)) or "its answers alone"),
                 remedy=remedy,
             )
 

@@ -8,9 +8,9 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from kdcli.recipe.blocks import MOST, Block, PositiveNumber, form_of
-from kdcli.recipe.layers import Layers
+from kdcli.recipe.layer_maps import Layers
 from kdcli.recipe.loss import LossBlock, TeacherLoss
-from kdcli.recipe.registry import Loss
+from kdcli.recipe.loss_blocks import Loss
 
 Pooling = Literal["attention", "cls", "mean"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]

@@ -9,22 +9,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kdcli.atomic_files import temporary_folder
 from kdcli.data.splits import TEST
 from kdcli.engine.events import Events
 from kdcli.errors import Problems, RequestError
-from kdcli.files import temporary_folder
-from kdcli.jobs.preparation import check_cheaply, prepare
+from kdcli.jobs.request_checks import check_cheaply, prepare
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.models.checkpoints import Reference
-from kdcli.plan.asked import load_recipe, on_this_machine
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import asks_teachers, make_plan
-from kdcli.recipe.document import expanded, put
+from kdcli.plan.settings import load_recipe, on_this_machine
 from kdcli.recipe.loading import LoadedRecipe
 from kdcli.recipe.schema import Recipe
-from kdcli.sweep.loading import LoadedSweep
+from kdcli.recipe.yaml_document import expanded, put
 from kdcli.sweep.space import Parameter, overrides
+from kdcli.sweep.sweep_file import LoadedSweep
 
 _SIZE = ("student", "size")
 

@@ -10,14 +10,14 @@ from time import sleep
 
 from pydantic import ValidationError
 
+from kdcli.atomic_files import write_json, write_text
 from kdcli.engine.events import Events, Note
 from kdcli.errors import Problem, RequestError, RunTakenError
-from kdcli.files import write_json, write_text
 from kdcli.jobs.ownership import owned
 from kdcli.jobs.run_folder import new_run
 from kdcli.plan.request import TrainRequest
-from kdcli.recipe.document import parse, written
-from kdcli.sweep.loading import LoadedSweep
+from kdcli.recipe.yaml_document import parse, written
+from kdcli.sweep.sweep_file import LoadedSweep
 
 _BETWEEN_LOOKS = 1.0
 

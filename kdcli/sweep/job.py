@@ -33,19 +33,19 @@ from kdcli.engine.runtime import give_back_memory
 from kdcli.errors import InterruptedRunError, KdcliError, Problem, RequestError, RunFailedError, RunTakenError
 from kdcli.jobs.cofinetune import cofinetune
 from kdcli.jobs.distill import distill
-from kdcli.jobs.economy import CACHE_LIMIT
 from kdcli.jobs.ownership import owned
-from kdcli.jobs.preparation import check_cheaply, with_absolute_paths, with_starter_defaults
+from kdcli.jobs.request_checks import check_cheaply, with_absolute_paths, with_starter_defaults
+from kdcli.jobs.training_shortcuts import CACHE_LIMIT
 from kdcli.models.head_file import SHARED_HEAD
 from kdcli.plan.request import TrainRequest
 from kdcli.sweep.checking import Checked, check, for_teachers, with_values
 from kdcli.sweep.folder import SweepFolder, begun, found, owned_in_turn, removed
-from kdcli.sweep.loading import LoadedSweep, load
-from kdcli.sweep.proof import write_results
+from kdcli.sweep.result_files import write_results
 from kdcli.sweep.results import SweepResult, results
-from kdcli.sweep.schema import OWN_STORAGE
 from kdcli.sweep.space import Combination, shown
 from kdcli.sweep.study import MACHINE, PLACE, TWIN, SweepStudy, opened_study
+from kdcli.sweep.sweep_file import LoadedSweep, load
+from kdcli.sweep.sweep_schema import OWN_STORAGE
 
 MOST_FAILURES = 3
 _PROGRESS = (PhaseStarted, StepDone, PhaseDone)

@@ -10,8 +10,8 @@ from itertools import islice, product
 from random import Random
 from typing import Any
 
-from kdcli.recipe.document import KeyPath, Override, parse
-from kdcli.sweep.schema import DEFAULT_TRIALS, Range, Sweep
+from kdcli.recipe.yaml_document import KeyPath, Override, parse
+from kdcli.sweep.sweep_schema import DEFAULT_TRIALS, Range, Sweep
 
 Combination = Mapping[str, Any]
 

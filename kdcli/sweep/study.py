@@ -23,8 +23,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from kdcli.errors import Problem, RequestError
-from kdcli.sweep.schema import OWN_STORAGE, Range, Sweep
 from kdcli.sweep.space import Combination, Parameter, grid_point, most_trials, same, text
+from kdcli.sweep.sweep_schema import OWN_STORAGE, Range, Sweep
 
 PRUNED_AFTER = 5
 SCORES, PLACE, MACHINE, MESSAGE, TWIN = "scores", "place", "machine", "message", "same as"

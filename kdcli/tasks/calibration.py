@@ -100,7 +100,7 @@ def calibrate(logits: NDArray[np.float32], labels: Classes) -> Calibration:
 
 def reliability(logits: NDArray[np.float32], labels: Classes, bins: int = BINS) -> tuple[Bin, ...]:
     """Bins of equal width by the probability of the predicted class. Shapes: logits [n, C], labels [n]."""
-    confidence, right = _answered(logits, labels)
+    confidence, right = _predicted(logits, labels)
     place, edges = _bin_of(confidence, bins), _edges(bins)
     return tuple(
         _bin(edges[index], edges[index + 1], confidence[place == index], right[place == index]) for index in range(bins)
@@ -132,7 +132,7 @@ def ece_upper(logits: NDArray[np.float32], labels: Classes, seed: int = 0) -> fl
         RequestError: not as many logits as labels, or none.
     """
     check_lengths(labels, logits.argmax(-1))
-    confidence, right = _answered(logits, labels)
+    confidence, right = _predicted(logits, labels)
     place, gap, samples = _bin_of(confidence, BINS), right - confidence, len(labels)
     generator = np.random.default_rng(seed)
     rows = max(1, min(_TIMES, _AT_ONCE // samples))  # so many resamples fit into memory together
@@ -187,7 +187,7 @@ def _held_out(logits: NDArray[np.float32], labels: Classes) -> NDArray[np.float3
     return cooled
 
 
-def _answered(logits: NDArray[np.float32], labels: Classes) -> tuple[Floats, NDArray[np.bool_]]:
+def _predicted(logits: NDArray[np.float32], labels: Classes) -> tuple[Floats, NDArray[np.bool_]]:
     """Probability of the predicted class, and whether it is the right one; [n] each."""
     return np.exp(_log_probabilities(logits)).max(-1), np.asarray(logits.argmax(-1) == labels)
 

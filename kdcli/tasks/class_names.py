@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from kdcli.errors import Problem, RequestError, did_you_mean
-from kdcli.tasks.column import Column, count_rows, where_rows
+from kdcli.tasks.target_column import Column, count_rows, where_rows
 
 _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d{1,3})?")
 _MOST_DECIMAL_CLASSES = 20

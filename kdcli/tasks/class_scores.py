@@ -49,9 +49,9 @@ def class_scores(predictions: Classes, labels: Classes, names: Sequence[str]) ->
     predicted = np.bincount(predictions, minlength=len(names))
     return [
         ClassScore(
-            name=name, rows=int(rows), predicted=int(answers), precision=float(precision), recall=float(recall), f1=float(f1)
+            name=name, rows=int(rows), predicted=int(outputs), precision=float(precision), recall=float(recall), f1=float(f1)
         )
-        for name, answers, precision, recall, f1, rows in zip(names, predicted, *found, strict=True)
+        for name, outputs, precision, recall, f1, rows in zip(names, predicted, *found, strict=True)
     ]
 
 

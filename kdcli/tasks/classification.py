@@ -28,9 +28,9 @@ from kdcli.tasks.class_names import (
     unknown_label,
 )
 from kdcli.tasks.class_scores import ClassScore, class_scores, confusion, missing_classes
-from kdcli.tasks.column import Column, count_rows
 from kdcli.tasks.kind import Kind, Outputs, Serving
 from kdcli.tasks.metric import Metric, Values
+from kdcli.tasks.target_column import Column, count_rows
 
 if TYPE_CHECKING:
     from torch import Tensor

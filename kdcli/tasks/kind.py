@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from kdcli.errors import Problem, RequestError, RunFailedError
 from kdcli.tasks.calibration import Calibration
 from kdcli.tasks.class_scores import ClassScore
-from kdcli.tasks.column import Column
 from kdcli.tasks.metric import Metric, Values
+from kdcli.tasks.target_column import Column
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from kdcli.errors import Problem, RequestError
 from kdcli.tasks.class_names import refuse_regression
-from kdcli.tasks.column import Column, count_rows
 from kdcli.tasks.kind import Kind, Outputs, Serving
 from kdcli.tasks.metric import Counts, Floats, Metric, Values
+from kdcli.tasks.target_column import Column, count_rows
 
 if TYPE_CHECKING:
     from torch import Tensor

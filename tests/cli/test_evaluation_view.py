@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console, Group
 
 from kdcli.cli.evaluation_view import evaluation_view
-from kdcli.cli.visible import Visible
+from kdcli.cli.printable import Visible
 from kdcli.evaluation.comparison import compare
 from kdcli.evaluation.document import Evaluation
 from kdcli.evaluation.gates import Gate, with_gates

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from kdcli.cli.app import app
 from kdcli.recipe.catalogue import DEFAULT_RECIPE, schema_file, shipped
-from kdcli.recipe.document import parse
+from kdcli.recipe.yaml_document import parse
 
 MINE = """\
 name: mine

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from kdcli.cli.app import app
 from kdcli.models.configuration import read_configuration
-from kdcli.models.loading import load_tokenizer
+from kdcli.models.weight_loading import load_tokenizer
 
 
 def kdcli(*words: str | Path) -> Result:

@@ -20,13 +20,14 @@ from kdcli.cli.app import app
 from kdcli.export.variants import Variant, Workshop
 from kdcli.jobs import evaluate as evaluate_job
 from kdcli.jobs import export as export_job
+from kdcli.jobs import request_checks
 
 ROOT = Path(__file__).resolve().parents[2]
 IN_A_COMMAND = """
 import hashlib, os, subprocess, sys, time, traceback
 from pathlib import Path
 from kdcli.cli import start
-from kdcli.files import whole_folder
+from kdcli.atomic_files import whole_folder
 from kdcli.recipe import catalogue
 
 def work(path):
@@ -190,7 +191,9 @@ def interrupt(*_: Any, **__: Any) -> Any:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("phase", ["load_classifier", "load_scored", "answers", "write_predict", "open_session", "write_json"])
+@pytest.mark.parametrize(
+    "phase", ["load_classifier", "load_scored", "file_logits", "write_predict", "open_session", "write_json"]
+)
 def test_interrupted_export_says_so_in_one_line_and_leaves_nothing(
     phase: str, checkpoint: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,9 +222,8 @@ def test_interrupted_evaluation_says_so_in_one_line(
 def test_distillation_that_has_not_begun_does_not_speak_of_resuming(
     tiny_bert: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdcli.jobs import preparation
 
-    monkeypatch.setattr(preparation, "load_task", interrupt)
+    monkeypatch.setattr(request_checks, "load_task", interrupt)
     words = [
         "distill",
         "--teachers",

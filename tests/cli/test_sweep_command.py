@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 from kdcli.cli.app import app
 from kdcli.errors import InterruptedRunError
 from kdcli.recipe.catalogue import SWEEP_SCHEMA, schema_file
-from kdcli.sweep.reference import schema_text
 from kdcli.sweep.results import SweepResult
+from kdcli.sweep.schema_file import schema_text
 
 SWEEP = """\
 sampler: grid

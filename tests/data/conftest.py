@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kdcli.models.loading import load_tokenizer
+from kdcli.models.weight_loading import load_tokenizer
 
 
 @pytest.fixture(scope="session")

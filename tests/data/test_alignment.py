@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kdcli.data.alignment import Alignment, align
 from kdcli.data.tokens import tokenise
-from kdcli.models.loading import load_tokenizer
+from kdcli.models.weight_loading import load_tokenizer
 from tests.conftest import SHARED, needs_shared
 from tests.data.two_tokenizers import HARD_TEXTS, any_text, encoded, ends_of_texts, overlapping, places, split_of
 

@@ -80,9 +80,9 @@ def test_the_student_is_taught_on_them_and_nobody_else_sees_them() -> None:
     assert after.train is before.train
     assert after.dev is before.dev
     assert after.unlabelled == count
-    assert after.lessons.labels is not None
-    assert after.lessons.labels.tolist() == [0, 1, 0, 1] + [NO_CLASS] * count
-    assert list(after.lessons.texts) == TEXTS + list(after.splits[AUGMENTED].texts)
+    assert after.training_rows.targets is not None
+    assert after.training_rows.targets.tolist() == [0, 1, 0, 1] + [NO_CLASS] * count
+    assert list(after.training_rows.texts) == TEXTS + list(after.splits[AUGMENTED].texts)
     assert with_augmentation(before, 0, ALL, 0.2, 0) is before
 
 

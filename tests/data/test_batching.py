@@ -113,13 +113,13 @@ def test_batch_names_its_samples_and_their_labels(samples: Samples) -> None:
     batch = samples.batch(ROWS)
     assert len(batch) == 4
     assert batch.rows.tolist() == ROWS
-    assert batch.labels is not None
-    assert batch.labels.tolist() == [row % 3 for row in ROWS]
-    assert batch.labels.dtype == torch.int64
+    assert batch.targets is not None
+    assert batch.targets.tolist() == [row % 3 for row in ROWS]
+    assert batch.targets.dtype == torch.int64
 
 
 def test_samples_without_labels_give_batches_without_labels(samples: Samples) -> None:
-    assert Samples(None, samples.views, {}, "student").batch([1, 2]).labels is None
+    assert Samples(None, samples.views, {}, "student").batch([1, 2]).targets is None
 
 
 def test_models_that_share_their_tokens_share_the_tensors(samples: Samples) -> None:
@@ -140,7 +140,7 @@ def test_batch_stays_where_it_is_on_the_cpu(samples: Samples) -> None:
 
 def test_batch_moves_as_a_whole_to_a_device(samples: Samples) -> None:
     moved: Batch = samples.batch(ROWS).to(torch.device("meta"))
-    tensors = [moved.rows, moved.labels, *(tensor for view in moved.views.values() for tensor in view.values())]
+    tensors = [moved.rows, moved.targets, *(tensor for view in moved.views.values() for tensor in view.values())]
     tensors += [tensor for runs in moved.runs.values() for tensor in (runs.first, runs.last)]
     assert {tensor.device.type for tensor in tensors if tensor is not None} == {"meta"}
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import datasets
 import pytest
 
-from kdcli.data import sources
-from kdcli.data.hub import columns_of
-from kdcli.data.sources import DataRequest, load_scored, load_task
+from kdcli.data import task_loading
+from kdcli.data.hub_datasets import columns_of
 from kdcli.data.splits import DEV, TEST, TRAIN
 from kdcli.data.table import Columns
 from kdcli.data.task import Task
+from kdcli.data.task_loading import DataRequest, load_scored, load_task
 from kdcli.errors import Problem, RequestError
 from kdcli.tasks.classification import Classification
 
@@ -165,8 +165,8 @@ def test_a_class_is_written_in_one_way(one: str, other: str, tmp_path: Path) -> 
     assert "line" in problem.found
     dev = labelled(tmp_path / "dev.csv", [other, "x"])
     task = load(labelled(tmp_path / "t.csv", [one, "x"] * 10), eval=str(dev))
-    assert task.dev.labels is not None
-    assert [task.kind.class_names[label] for label in task.dev.labels] == [one, "x"]
+    assert task.dev.targets is not None
+    assert [task.kind.class_names[label] for label in task.dev.targets] == [one, "x"]
     assert any(f"{other!r} is taken as class {one!r} (1 row)" in note for note in task.notes)
 
 
@@ -207,7 +207,7 @@ def test_a_scored_file_needs_no_two_classes_and_no_many_rows(tmp_path: Path) -> 
     path = labelled(tmp_path / "d.csv", ["b"])
     task = load_scored(DataRequest(data=str(path)), Classification.of_outputs(("a", "b")))
     assert task.kind.class_names == ("a", "b")
-    assert (labels := task.splits[TEST].labels) is not None
+    assert (labels := task.splits[TEST].targets) is not None
     assert labels.tolist() == [1]
     numbers = labelled(tmp_path / "n.csv", ["1.0"])
     found = load_scored(DataRequest(data=str(numbers)), Classification.of_outputs(("LABEL_0", "LABEL_1")))
@@ -227,7 +227,7 @@ def of_the_hub(monkeypatch: pytest.MonkeyPatch, **splits: datasets.Dataset) -> N
     def columns(name: str, configuration: str | None, split: str, flag: str) -> Columns:
         return columns_of(splits[split], f"{name}:{split}")
 
-    monkeypatch.setattr(sources, "hub_columns", columns)
+    monkeypatch.setattr(task_loading, "hub_columns", columns)
 
 
 def dataset(labels: list[int], texts: list[str | None] | None = None, label: str = "label") -> datasets.Dataset:

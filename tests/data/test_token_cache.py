@@ -142,7 +142,7 @@ def test_whatever_changes_the_tokens_changes_the_key(change: str, wordpiece: Any
 
 def test_what_does_not_change_the_tokens_leaves_the_key(wordpiece: Any, cache: Path, made: list[int]) -> None:
     first = tokenise(LARGE, wordpiece, 16)
-    renamed = replace(LARGE, texts=tuple(LARGE.texts), source="elsewhere", fingerprint="other", labels=np.arange(len(LARGE)))
+    renamed = replace(LARGE, texts=tuple(LARGE.texts), source="elsewhere", fingerprint="other", targets=np.arange(len(LARGE)))
     padding = _changed(wordpiece, pad_token="[UNK]")
     assert_same(tokenise(renamed, wordpiece, 16), first)
     assert tokenise(LARGE, padding, 16).pad_id == padding.pad_token_id != first.pad_id

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from kdcli.data import tokens
 from kdcli.data.task import Split
 from kdcli.data.tokens import TokenView, fingerprint, tokenise
-from kdcli.models.loading import load_tokenizer
+from kdcli.models.weight_loading import load_tokenizer
 from tests.conftest import SHARED, needs_shared
 from tests.data.two_tokenizers import HARD_TEXTS, any_text, random_texts, split_of
 

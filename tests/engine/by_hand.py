@@ -10,7 +10,7 @@ from torch import nn
 
 from kdcli.data.batching import epoch_batches
 from kdcli.engine.objective import ParameterKind
-from kdcli.engine.phase import Phase
+from kdcli.engine.stages import Phase
 from kdcli.models.output import Wanted
 from kdcli.models.student import STUDENT
 from tests.engine.phases import BATCH_SIZE, DEPTHS, RATES

@@ -16,14 +16,14 @@ from kdcli.data.alignment import align
 from kdcli.data.batching import Samples
 from kdcli.data.task import Split
 from kdcli.data.tokens import tokenise
-from kdcli.engine.answers import AnswerStore
 from kdcli.engine.events import Logged
-from kdcli.engine.phase import Phase
-from kdcli.engine.teaching import Teaching, stores_for, wants_of
-from kdcli.models.loading import load_tokenizer
+from kdcli.engine.output_store import OutputStore
+from kdcli.engine.stages import Phase
+from kdcli.engine.teacher_outputs import Teaching, stores_for, wants_of
 from kdcli.models.output import KINDS, Output, Wanted
 from kdcli.models.student import STUDENT
 from kdcli.models.teachers import Ensemble, Teacher
+from kdcli.models.weight_loading import load_tokenizer
 from tests.engine import phases
 from tests.engine.phases import BATCH_SIZE, LABELS, WIDTHS, Material, Part, Terms, Told, trainer, weights
 
@@ -44,7 +44,7 @@ def samples(material: Material, first: int = 0) -> Samples:
     folders = {STUDENT: material.bert, "bert": material.bert, "roberta": material.roberta}
     views = {name: tokenise(split, load_tokenizer(folder), 24) for name, folder in folders.items()}
     views["bert"] = views[STUDENT]
-    return Samples(split.labels, views, {name: align(views[STUDENT], views[name]) for name in WIDTHS}, STUDENT)
+    return Samples(split.targets, views, {name: align(views[STUDENT], views[name]) for name in WIDTHS}, STUDENT)
 
 
 class Alone(Teacher):
@@ -140,7 +140,7 @@ class Desk:
     def teaching(self, made: Phase, limit: int | None = ENDLESS, processes: int = 1) -> Teaching:
         """The teachers of a phase, as the job puts them together."""
         ensemble, wants = self.teachers(self.material), wants_of(made.stages)
-        stores: dict[str, AnswerStore] | None = None
+        stores: dict[str, OutputStore] | None = None
         if limit is not None:
             members = [teacher for teacher in ensemble.members() if teacher.name in wants]
             found = stores_for(members, made.train, wants, len(LABELS), self.answers, limit, processes)

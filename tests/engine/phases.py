@@ -25,8 +25,8 @@ from kdcli.engine.events import Event, Events, StepDone
 from kdcli.engine.loop import Trainer
 from kdcli.engine.objective import ParameterKind
 from kdcli.engine.optimisation import RateSchedule
-from kdcli.engine.phase import Phase, Scores, Stage
 from kdcli.engine.runtime import make_accelerator
+from kdcli.engine.stages import Phase, Scores, Stage
 from kdcli.losses.attention_kl import AttentionKlTerm
 from kdcli.losses.attention_mse import AttentionMseTerm
 from kdcli.losses.hard_labels import HardLabelsTerm
@@ -40,10 +40,10 @@ from kdcli.losses.relational import RelationalTerm
 from kdcli.losses.soft_labels import SoftLabelsTerm
 from kdcli.losses.term import Term
 from kdcli.models.head import SharedHead
-from kdcli.models.loading import load_encoder, load_tokenizer
 from kdcli.models.output import Output, Wanted
 from kdcli.models.student import STUDENT, Size, StudentLearner, build_student, student_config
 from kdcli.models.teachers import Ensemble, Teacher
+from kdcli.models.weight_loading import load_encoder, load_tokenizer
 from kdcli.plan.plan import StagePlan
 from kdcli.recipe.blocks import Schedule
 from kdcli.recipe.schema import Training, Until
@@ -84,7 +84,7 @@ def train_samples(material: Material) -> Samples:
     other = tokenise(split(material, "train", TRAIN_ROWS), load_tokenizer(material.roberta), 24)
     views = {STUDENT: own, "bert": own, "roberta": other}
     return Samples(
-        split(material, "train", TRAIN_ROWS).labels, views, {name: align(own, views[name]) for name in WIDTHS}, STUDENT
+        split(material, "train", TRAIN_ROWS).targets, views, {name: align(own, views[name]) for name in WIDTHS}, STUDENT
     )
 
 
@@ -92,7 +92,7 @@ def train_samples(material: Material) -> Samples:
 def dev_samples(material: Material) -> Samples:
     """The dev split as the student sees it."""
     dev = split(material, "dev", DEV_ROWS)
-    return Samples(dev.labels, {STUDENT: tokenise(dev, load_tokenizer(material.bert), 24)}, {}, STUDENT)
+    return Samples(dev.targets, {STUDENT: tokenise(dev, load_tokenizer(material.bert), 24)}, {}, STUDENT)
 
 
 @cache
@@ -160,7 +160,7 @@ def changing(start: float, to: float, **more: Any) -> Schedule:
 
 def dev_scores(material: Material) -> Callable[[Mapping[str, NDArray[np.float32]]], Scores]:
     """Accuracy on the dev split by model."""
-    labels = split(material, "dev", DEV_ROWS).labels
+    labels = split(material, "dev", DEV_ROWS).targets
     assert labels is not None
     return lambda logits: {name: {"accuracy": float((values.argmax(-1) == labels).mean())} for name, values in logits.items()}
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdcli.engine.events import CheckpointWritten, Evaluated, Event, Logged, Note, PhaseDone, PhaseStarted, StepDone
-from kdcli.engine.phase import Phase
+from kdcli.engine.stages import Phase
 from kdcli.errors import InterruptedRunError
 from kdcli.models.student import STUDENT
 from tests.engine.phases import Told, differing, stopping_at, trainer, weights

@@ -15,7 +15,7 @@ from kdcli.data.batching import Batch
 from kdcli.engine.events import CheckpointWritten, Evaluated, Event, Logged, Note, PhaseDone, PhaseStarted, StepDone
 from kdcli.engine.inference import predict
 from kdcli.engine.objective import ParameterKind
-from kdcli.engine.phase import Scores
+from kdcli.engine.stages import Scores
 from kdcli.losses.hard_labels import HardLabelsTerm
 from kdcli.losses.soft_labels import SoftLabelsTerm
 from kdcli.losses.term import Outputs

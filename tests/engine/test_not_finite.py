@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from kdcli.data.batching import Batch, Samples
-from kdcli.engine import checkpoint, dev, loop
+from kdcli.engine import checkpoint, dev_scoring, loop
 from kdcli.engine.events import Logged
 from kdcli.engine.loop import Trainer
-from kdcli.engine.stage_run import StageRun
-from kdcli.engine.teaching import Teaching, stores_for
+from kdcli.engine.stage_state import StageRun
+from kdcli.engine.teacher_outputs import Teaching, stores_for
 from kdcli.errors import InterruptedRunError, RunFailedError
 from kdcli.losses.hard_labels import HardLabelsTerm
 from kdcli.losses.hidden_mse import HiddenMseTerm
@@ -284,7 +284,7 @@ def test_a_stage_does_not_move_on_because_its_loss_is_not_a_number(material: Mat
 def test_outputs_on_dev_that_are_not_finite_get_no_score(
     material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dev, "predict", lambda *_, **__: {STUDENT: np.full((20, 2), np.nan, dtype=np.float32)})
+    monkeypatch.setattr(dev_scoring, "predict", lambda *_, **__: {STUDENT: np.full((20, 2), np.nan, dtype=np.float32)})
     with pytest.raises(RunFailedError, match=r"step 2: the outputs of student are not finite for 20 of 20 dev samples"):
         trainer(tmp_path).run(phase(material, terms=labels_alone, teachers=False))
     assert not (tmp_path / "checkpoints" / "distill").exists()

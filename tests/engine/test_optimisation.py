@@ -16,8 +16,8 @@ from kdcli.engine.optimisation import RateSchedule, make_optimizer, rate_factor
 from kdcli.losses.hard_labels import HardLabelsTerm
 from kdcli.losses.projection import Projections
 from kdcli.models.head import SharedHead
-from kdcli.models.loading import load_encoder
 from kdcli.models.teachers import CofinetunedTeachers
+from kdcli.models.weight_loading import load_encoder
 from tests.engine.phases import RATES, Material, all_terms, settings, student
 
 SCHEDULES: tuple[RateSchedule, ...] = get_args(RateSchedule)

@@ -15,7 +15,7 @@ import kdcli
 from kdcli.engine import profile
 from kdcli.engine.events import CheckpointWritten, Event, Logged, PhaseDone, PhaseStarted
 from kdcli.engine.profile import SECTIONS, Profile
-from kdcli.engine.teaching import Teaching
+from kdcli.engine.teacher_outputs import Teaching
 from tests.engine.keeping import EPOCH, Desk
 from tests.engine.phases import Material, Part, Told, all_terms, labels_alone, phase, stopping_at, trainer
 from tests.engine.resuming import Course

@@ -21,11 +21,11 @@ import kdcli
 from kdcli.data.batching import AlignedRuns, Batch
 from kdcli.engine import guards, loss_log
 from kdcli.engine.checkpoint import Position
-from kdcli.engine.feed import Delivery
 from kdcli.engine.loop import Trainer, step
 from kdcli.engine.objective import Objective
-from kdcli.engine.phase import Phase
-from kdcli.engine.stage_run import StageRun
+from kdcli.engine.prefetch import Delivery
+from kdcli.engine.stage_state import StageRun
+from kdcli.engine.stages import Phase
 from kdcli.losses.projection import Projections
 from kdcli.losses.relational import RelationalTerm
 from kdcli.losses.term import Term
@@ -150,7 +150,7 @@ def there(batch: Batch, outputs: Mapping[str, Output]) -> tuple[Batch, dict[str,
     """Samples and answers as they are on a GPU."""
     moved = Batch(
         batch.rows.to(GPU),
-        None if batch.labels is None else batch.labels.to(GPU),
+        None if batch.targets is None else batch.targets.to(GPU),
         {name: {key: tensor.to(GPU) for key, tensor in view.items()} for name, view in batch.views.items()},
         {name: AlignedRuns(run.first.to(GPU), run.last.to(GPU), run.identity) for name, run in batch.runs.items()},
         {name: logits.to(GPU) for name, logits in batch.out_of_fold.items()},
@@ -221,7 +221,7 @@ def test_a_step_that_is_not_logged_asks_for_no_number(
         if kept and position > 0:
             for batch in batches:
                 desk.opened[0].fetch(batch)
-                assert set(batch.answers) == {"bert", "roberta"}
+                assert set(batch.outputs) == {"bert", "roberta"}
         asks = Asks()
         with asks:
             step(stage, Delivery(batches, True, 5))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kdcli.engine.events import Evaluated, Logged, Note
-from kdcli.engine.phase import Phase
+from kdcli.engine.stages import Phase
 from kdcli.losses.hard_labels import HardLabelsTerm
 from kdcli.losses.hidden_mse import HiddenMseTerm
 from kdcli.losses.projection import Projections

@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from kdcli.atomic_files import json_text
 from kdcli.data.task import Split, Task
 from kdcli.errors import RequestError
-from kdcli.evaluation.comparison import Answer, compare, ensemble, with_distinct_names
+from kdcli.evaluation.comparison import ModelOutputs, compare, ensemble, with_distinct_names
 from kdcli.evaluation.document import Evaluation, Role
 from kdcli.evaluation.gates import Gate, with_gates
-from kdcli.files import json_text
 from kdcli.tasks.class_metrics import Classes
 from kdcli.tasks.classification import Classification
 
@@ -42,9 +42,9 @@ def right_on(count: int, sure: float = 2.0) -> NDArray[np.float32]:
     return np.float32(sure) * np.eye(2, dtype=np.float32)[answers]
 
 
-def answer(name: str, role: Role, count: int, sure: float = 2.0, **more: Any) -> Answer:
+def answer(name: str, role: Role, count: int, sure: float = 2.0, **more: Any) -> ModelOutputs:
     logits = right_on(count, sure)
-    return Answer(name, role, "checkpoint", logits.argmax(-1), logits, **more)
+    return ModelOutputs(name, role, "checkpoint", logits.argmax(-1), logits, **more)
 
 
 TEACHERS = ("bert", "roberta")
@@ -72,7 +72,7 @@ def test_every_model_is_scored_and_keeps_its_role_and_size() -> None:
 def test_ensemble_answers_with_the_mean_of_the_probabilities() -> None:
     generator = np.random.default_rng(0)
     logits = [generator.normal(size=(50, 3)).astype(np.float32) for _ in range(3)]
-    members = [Answer(str(row), "teacher", "checkpoint", one.argmax(-1), one) for row, one in enumerate(logits)]
+    members = [ModelOutputs(str(row), "teacher", "checkpoint", one.argmax(-1), one) for row, one in enumerate(logits)]
     together = ensemble("all", KIND, members)
     assert together.outputs is not None
     wanted = np.mean([softmax(one.astype(np.float64), axis=-1) for one in logits], axis=0)
@@ -171,13 +171,13 @@ def test_agreement_counts_what_only_one_of_them_gets_right() -> None:
 
 
 def test_predictions_without_logits_have_scores_and_no_calibration() -> None:
-    found = compare(task(), "dev", [Answer("elsewhere", "model", "predictions", LABELS.copy())])
+    found = compare(task(), "dev", [ModelOutputs("elsewhere", "model", "predictions", LABELS.copy())])
     assert found.model("elsewhere").scores["accuracy"] == 1.0
     assert found.model("elsewhere").calibration is None
 
 
 def test_as_many_predictions_as_samples_are_needed() -> None:
-    short = Answer("elsewhere", "model", "predictions", LABELS[:-1], path="preds.csv")
+    short = ModelOutputs("elsewhere", "model", "predictions", LABELS[:-1], path="preds.csv")
     with pytest.raises(RequestError, match=r"preds\.csv: has not as many predictions(.|\n)*40(.|\n)*39"):
         compare(task(), "dev", [short])
 
@@ -189,7 +189,7 @@ def test_a_split_without_labels_is_refused() -> None:
 
 
 def test_a_class_that_is_missing_in_the_split_is_said() -> None:
-    found = compare(task(names=("bad", "good", "mixed")), "dev", [Answer("m", "model", "predictions", LABELS.copy())])
+    found = compare(task(names=("bad", "good", "mixed")), "dev", [ModelOutputs("m", "model", "predictions", LABELS.copy())])
     assert any("no sample of class mixed" in note for note in found.notes)
     assert compare(task(), "dev", [STUDENT]).notes == []
 
@@ -262,10 +262,10 @@ def test_runs_called_as_the_baselines_of_others_are_another_recipe() -> None:
 # Outputs that are not finite.
 
 
-def broken(name: str, role: Role, rows: int = 3, value: float = float("nan"), **more: Any) -> Answer:
+def broken(name: str, role: Role, rows: int = 3, value: float = float("nan"), **more: Any) -> ModelOutputs:
     logits = right_on(40)
     logits[:rows, 0] = value
-    return Answer(name, role, "checkpoint", logits.argmax(-1), logits, **more)
+    return ModelOutputs(name, role, "checkpoint", logits.argmax(-1), logits, **more)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcli.errors import RequestError
-from kdcli.evaluation.comparison import Answer, compare
+from kdcli.evaluation.comparison import ModelOutputs, compare
 from kdcli.evaluation.document import Evaluation
 from kdcli.evaluation.gates import GATES, Gate, GateName, parse_gates, with_gates
 from kdcli.evaluation.junit import junit
@@ -112,7 +112,7 @@ def test_every_gate_is_held_against_every_student() -> None:
 
 
 def test_a_gate_whose_figure_is_missing_is_refused() -> None:
-    alone = compare(task(), "dev", [Answer("elsewhere", "model", "predictions", LABELS.copy())])
+    alone = compare(task(), "dev", [ModelOutputs("elsewhere", "model", "predictions", LABELS.copy())])
     for name in ("min-retention", "max-drop", "max-ece"):
         with pytest.raises(RequestError, match=f"--{name}"):
             with_gates(alone, [Gate.parse(name, "0.5")])
@@ -133,7 +133,7 @@ def test_junit_has_a_case_per_gate_and_fails_where_it_is_broken() -> None:
 
 
 def test_junit_is_xml_whatever_a_model_is_called() -> None:
-    named = Answer("a\x00<b>&\ud800", "student", "checkpoint", STUDENT.predictions, STUDENT.outputs)
+    named = ModelOutputs("a\x00<b>&\ud800", "student", "checkpoint", STUDENT.predictions, STUDENT.outputs)
     text = junit(with_gates(compare(task(), "dev", [named]), [Gate.parse("min-score", "0.9")]))
     case = ElementTree.fromstring(text.encode()).find(".//testcase")
     assert case is not None

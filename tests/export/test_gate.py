@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from kdcli.export.gate import BATCHES, TOLERANCE, Check, Examiner, ShapeCheck, SplitCheck, Texts, answers
+from kdcli.export.gate import BATCHES, TOLERANCE, Check, Examiner, ShapeCheck, SplitCheck, Texts, file_logits
 from kdcli.tasks.class_metrics import CLASS_METRICS as METRICS
 
 WORDS = [
@@ -194,7 +194,7 @@ def examiner(labels: NDArray[np.int64] | None = LABELS) -> Examiner:
 @pytest.mark.parametrize("batch", [1, 7, 32, 100])
 def test_answers_are_in_the_order_of_the_texts(batch: int) -> None:
     oracle = Oracle(REFERENCE)
-    found = answers(lambda inputs: oracle.run(["logits"], {"input_ids": inputs["input_ids"]})[0], TEXTS, batch)
+    found = file_logits(lambda inputs: oracle.run(["logits"], {"input_ids": inputs["input_ids"]})[0], TEXTS, batch)
     np.testing.assert_array_equal(found, REFERENCE)
     assert sum(rows for rows, _ in oracle.asked) == COUNT
     assert max(rows for rows, _ in oracle.asked) == min(batch, COUNT)

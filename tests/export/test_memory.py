@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from kdcli.errors import RunFailedError
-from kdcli.export import memory, resident
+from kdcli.export import memory, memory_process
 from kdcli.export.memory import Memory, session_memory, torch_memory
 
 MIB = 2**20
@@ -77,8 +77,8 @@ def test_checkpoint_without_a_head_is_measured_too(tiny_bert: Path) -> None:
 def test_process_for_onnx_imports_no_torch(tmp_path: Path) -> None:
     path = write_product(tmp_path / "model.onnx", width=8)
     code = (
-        "import sys, pathlib, numpy; from kdcli.export import resident; "
-        "resident.of_onnx(pathlib.Path(sys.argv[1]), {'input_ids': numpy.ones((1, 2), dtype='int64')}, 1); "
+        "import sys, pathlib, numpy; from kdcli.export import memory_process; "
+        "memory_process.of_onnx(pathlib.Path(sys.argv[1]), {'input_ids': numpy.ones((1, 2), dtype='int64')}, 1); "
         "sys.exit(' '.join({'torch', 'transformers', 'scipy', 'onnx'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
@@ -107,16 +107,16 @@ def test_process_that_is_killed_says_that_memory_may_have_run_out(tmp_path: Path
 
 
 def test_system_that_does_not_tell_gives_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resident, "_STATUS", tmp_path / "missing")
+    monkeypatch.setattr(memory_process, "_STATUS", tmp_path / "missing")
     monkeypatch.setitem(sys.modules, "resource", None)
     assert session_memory(tmp_path / "model.onnx", IDS, threads=1) is None
     assert memory.Memory(1, 2) == Memory(loaded_bytes=1, peak_bytes=2)
 
 
 def test_other_systems_tell_the_most_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resident, "_STATUS", tmp_path / "missing")
-    monkeypatch.setattr(resident, "_FORGET", tmp_path / "missing")
-    assert resident.readable()
+    monkeypatch.setattr(memory_process, "_STATUS", tmp_path / "missing")
+    monkeypatch.setattr(memory_process, "_FORGET", tmp_path / "missing")
+    assert memory_process.readable()
     calls: list[int] = []
-    assert resident.peak_of(lambda: calls.append(1)) >= resident.resident() - MIB
+    assert memory_process.peak_of(lambda: calls.append(1)) >= memory_process.resident() - MIB
     assert len(calls) == 3

@@ -15,8 +15,8 @@ from onnx import numpy_helper
 
 from kdcli.errors import RequestError
 from kdcli.export import variants as variants_module
+from kdcli.export.file_names import FILES, precision_of
 from kdcli.export.gate import Examiner, Texts
-from kdcli.export.names import FILES, precision_of
 from kdcli.export.quantisation import products
 from kdcli.export.variants import DEFAULT, Asked, Variant, Workshop, parse_precisions
 from kdcli.tasks.class_metrics import CLASS_METRICS as METRICS

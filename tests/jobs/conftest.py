@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.data.sources import DataRequest
+from kdcli.data.task_loading import DataRequest
 from kdcli.engine.events import Event, Events
 from kdcli.jobs.distill import distill
 from kdcli.plan.request import TrainRequest
-from kdcli.recipe.document import Override
+from kdcli.recipe.yaml_document import Override
 
 QUICK = tuple(
     Override.parse(text)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from huggingface_hub import EvalResult, ModelCard, metadata_load
 
-from kdcli.data.sources import DataRequest, load_task
 from kdcli.data.task import Split, Task
+from kdcli.data.task_loading import DataRequest, load_task
 from kdcli.evaluation.agreement import Slice
 from kdcli.evaluation.document import AgreementTable, Evaluation, ModelScore, Retention, Unscored
-from kdcli.evaluation.report.words import parameters_text
+from kdcli.evaluation.report.number_format import parameters_text
 from kdcli.jobs.card import model_card
 from kdcli.plan.plan import Plan
 from kdcli.tasks.calibration import calibrate
@@ -207,7 +207,7 @@ def test_rows_and_fingerprints_of_all_splits_are_told(desk: Desk, task: Task) ->
 def test_use_fits_single_texts_and_pairs(desk: Desk, task: Task) -> None:
     assert 'classify("some text", truncation=True, max_length=128)' in model_card(desk.plan_of("kdcli"), [evaluation()])
     pairs: dict[str, Split] = {
-        name: Split(split.texts, split.texts, split.labels, split.source, split.fingerprint)
+        name: Split(split.texts, split.texts, split.targets, split.source, split.fingerprint)
         for name, split in task.splits.items()
     }
     plan = desk.plan_of("kdcli", task=Task("pairs", task.kind, "accuracy", pairs))

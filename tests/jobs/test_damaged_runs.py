@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.data.sources import DataRequest
+from kdcli.data.task_loading import DataRequest
 from kdcli.engine.events import Events, PhaseStarted
 from kdcli.errors import RequestError, RunFailedError
 from kdcli.jobs.distill import distill
 from kdcli.jobs.evaluate import EvaluateRequest, evaluate
-from kdcli.jobs.preparation import with_absolute_paths
-from kdcli.jobs.recording import MetricsFile, read_metrics
+from kdcli.jobs.metric_logs import MetricsFile, read_metrics
+from kdcli.jobs.request_checks import with_absolute_paths
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.plan.request import TrainRequest
 

@@ -14,13 +14,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from kdcli.data.sources import DataRequest
+from kdcli.data.task_loading import DataRequest
 from kdcli.engine.events import Evaluated, Event, Events, PhaseStarted, StepDone
 from kdcli.errors import GateError, InterruptedRunError, RequestError
 from kdcli.jobs.distill import distill
 from kdcli.jobs.evaluate import EvaluateRequest, evaluate
 from kdcli.plan.request import TrainRequest
-from kdcli.recipe.document import Override
+from kdcli.recipe.yaml_document import Override
 from tests.jobs.conftest import QUICK
 
 TinyRun = tuple[Path, list[Event]]

@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
-from kdcli.data.sources import DataRequest
+from kdcli.data.task_loading import DataRequest
 from kdcli.engine.events import Event, Events, WorkStarted
 from kdcli.errors import RequestError
 from kdcli.evaluation.document import Evaluation
@@ -21,7 +21,7 @@ from kdcli.evaluation.gates import Gate
 from kdcli.jobs.distill import distill
 from kdcli.jobs.evaluate import EvaluateRequest, evaluate
 from kdcli.jobs.export import ExportRequest, export
-from kdcli.jobs.preparation import dry_plan
+from kdcli.jobs.request_checks import dry_plan
 from kdcli.plan.request import TrainRequest
 from tests.jobs.conftest import QUICK
 

@@ -17,13 +17,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from kdcli.data.sources import DataRequest
+from kdcli.data.task_loading import DataRequest
 from kdcli.engine.events import Event, Events
 from kdcli.errors import GateError, RequestError
 from kdcli.export import variants as variants_module
-from kdcli.export.gate import answers
+from kdcli.export.file_names import FILES
+from kdcli.export.gate import file_logits
 from kdcli.export.latency import LatencyLimit
-from kdcli.export.names import FILES
 from kdcli.jobs import export as export_job
 from kdcli.jobs.export import Export, ExportRequest, export
 from tests.conftest import sentences
@@ -380,11 +380,11 @@ def test_model_whose_own_outputs_are_not_finite_is_refused(
     checkpoint: Path, tmp_path: Path, quick: Quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoiled(*given: Any) -> Any:
-        found = answers(*given)
+        found = file_logits(*given)
         found[3] = np.nan
         return found
 
-    monkeypatch.setattr(export_job, "answers", spoiled)
+    monkeypatch.setattr(export_job, "file_logits", spoiled)
     with pytest.raises(RequestError, match="for 1 of 64 samples"):
         quick()
     assert not list(tmp_path.iterdir())

@@ -10,21 +10,21 @@ import pytest
 import torch
 import yaml
 
-from kdcli.data.sources import DataRequest, load_task
+from kdcli.data.task_loading import DataRequest, load_task
 from kdcli.engine.events import Event, Events, WorkStarted
-from kdcli.evaluation.document import Insides, TeacherInsides
+from kdcli.evaluation.document import LayerComparison, TeacherSimilarity
 from kdcli.jobs.distill import distill
-from kdcli.jobs.insides import MOST_ROWS, _some_rows, measure_insides, suggested_recipe
-from kdcli.jobs.preparation import dry_plan
+from kdcli.jobs.layer_comparison import MOST_ROWS, _some_rows, measure_layers, suggested_recipe
+from kdcli.jobs.request_checks import dry_plan
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.recipe.catalogue import shipped
-from kdcli.recipe.document import Override
 from kdcli.recipe.loading import loads
 from kdcli.recipe.loss import LayerLoss
 from kdcli.recipe.losses.hidden_mse import HiddenMse
 from kdcli.recipe.schema import Recipe
+from kdcli.recipe.yaml_document import Override
 
 TinyRun = tuple[Path, list[Event]]
 CPU = torch.device("cpu")
@@ -32,15 +32,15 @@ SUGGESTED = {"bert": {1: 1, 2: 3}, "roberta": {1: 2, 2: 5}}
 
 
 @pytest.fixture(scope="module")
-def measured(tiny_run: TinyRun, tiny_data: Path) -> tuple[Plan, Insides, list[Event]]:
+def measured(tiny_run: TinyRun, tiny_data: Path) -> tuple[Plan, LayerComparison, list[Event]]:
     run = RunFolder(tiny_run[0])
     plan, told = run.read_plan(), list[Event]()
-    found = measure_insides(run, plan, load_task(DataRequest(data=str(tiny_data))), Events([told.append]), CPU)
+    found = measure_layers(run, plan, load_task(DataRequest(data=str(tiny_data))), Events([told.append]), CPU)
     assert found is not None
     return plan, found, told
 
 
-def test_run_is_compared_with_all_its_teachers_on_dev(measured: tuple[Plan, Insides, list[Event]]) -> None:
+def test_run_is_compared_with_all_its_teachers_on_dev(measured: tuple[Plan, LayerComparison, list[Event]]) -> None:
     _, found, told = measured
     assert (found.student, found.split, found.rows) == ("student", "dev", 60)
     assert [entry.teacher for entry in found.teachers] == ["bert", "roberta"]
@@ -51,12 +51,14 @@ def test_run_is_compared_with_all_its_teachers_on_dev(measured: tuple[Plan, Insi
     ]
 
 
-def test_document_survives_json(measured: tuple[Plan, Insides, list[Event]]) -> None:
+def test_document_survives_json(measured: tuple[Plan, LayerComparison, list[Event]]) -> None:
     _, found, _ = measured
-    assert Insides.model_validate_json(found.model_dump_json()) == found
+    assert LayerComparison.model_validate_json(found.model_dump_json()) == found
 
 
-def test_student_trained_along_a_map_resembles_the_teacher_along_it(measured: tuple[Plan, Insides, list[Event]]) -> None:
+def test_student_trained_along_a_map_resembles_the_teacher_along_it(
+    measured: tuple[Plan, LayerComparison, list[Event]],
+) -> None:
     _, found, _ = measured
     top = np.array(found.teachers[1].cka)[2]
     assert top[6] > 0.5 > abs(top[0])
@@ -74,7 +76,7 @@ def test_large_dev_split_is_looked_at_in_part_and_in_order(tiny_data: Path) -> N
 def test_run_without_teachers_has_nothing_to_compare(request_for_tiny: TrainRequest, tiny_data: Path, tmp_path: Path) -> None:
     request = request_for_tiny.model_copy(update={"recipe": "finetune", "overrides": (), "baseline": False})
     plan = dry_plan(request, Events())
-    assert measure_insides(RunFolder(tmp_path), plan, load_task(DataRequest(data=str(tiny_data))), Events(), CPU) is None
+    assert measure_layers(RunFolder(tmp_path), plan, load_task(DataRequest(data=str(tiny_data))), Events(), CPU) is None
 
 
 def test_assistants_are_compared_too(
@@ -98,7 +100,7 @@ def test_assistants_are_compared_too(
     )
     run, _ = distill(request, Events(), tmp_path / "run")
     plan = run.read_plan()
-    found = measure_insides(run, plan, load_task(DataRequest(data=str(tiny_data))), Events(), CPU)
+    found = measure_layers(run, plan, load_task(DataRequest(data=str(tiny_data))), Events(), CPU)
     assert found is not None
     maps = {entry.teacher: entry.map for entry in found.teachers}
     assert maps == {"bert": {}, "roberta": {}, "assistant-1": {1: 2, 2: 3}}
@@ -108,10 +110,10 @@ def test_assistants_are_compared_too(
 # What is suggested
 
 
-def beside(maps: dict[str, dict[int, int]] | None = None) -> Insides:
+def beside(maps: dict[str, dict[int, int]] | None = None) -> LayerComparison:
     """Findings that suggest :data:`SUGGESTED`."""
     entries = [
-        TeacherInsides(
+        TeacherSimilarity(
             teacher=name,
             cka=[[0.0]],
             cls_cosine=None,
@@ -124,7 +126,7 @@ def beside(maps: dict[str, dict[int, int]] | None = None) -> Insides:
         )
         for name, pairs in SUGGESTED.items()
     ]
-    return Insides(student="student", split="dev", rows=60, tokens=700, teachers=entries)
+    return LayerComparison(student="student", split="dev", rows=60, tokens=700, teachers=entries)
 
 
 def planned(request: TrainRequest, recipe: str, *settings: str) -> Plan:
@@ -141,7 +143,7 @@ def layers_of(recipe: Recipe) -> list[Any]:
 
 
 def test_suggested_recipe_of_a_run_loads_and_plans(
-    measured: tuple[Plan, Insides, list[Event]], request_for_tiny: TrainRequest, tmp_path: Path
+    measured: tuple[Plan, LayerComparison, list[Event]], request_for_tiny: TrainRequest, tmp_path: Path
 ) -> None:
     plan, found, _ = measured
     path = tmp_path / "suggested.yaml"

@@ -17,25 +17,25 @@ from pydantic import Field
 from torch import Tensor
 
 from kdcli.data.batching import Batch
-from kdcli.data.sources import DataRequest
+from kdcli.data.task_loading import DataRequest
 from kdcli.engine.events import Event, Events, Logged
 from kdcli.errors import RequestError
 from kdcli.jobs.distill import distill
-from kdcli.jobs.preparation import dry_plan
-from kdcli.losses.layers import LayerTerm, matched_tokens
-from kdcli.losses.registry import computes
+from kdcli.jobs.request_checks import dry_plan
+from kdcli.losses.layer_term import LayerTerm, matched_tokens
 from kdcli.losses.setting import Setting
 from kdcli.losses.term import Outputs
+from kdcli.losses.term_classes import computes
 from kdcli.models.student import STUDENT
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
-from kdcli.recipe.document import KeyPath, Override
+from kdcli.recipe.language_reference import json_schema, key_tables
 from kdcli.recipe.loading import load
 from kdcli.recipe.loss import LayerLoss
-from kdcli.recipe.planned import TermPlan
-from kdcli.recipe.planning import Models, ModelShape
-from kdcli.recipe.reference import json_schema, key_tables
-from kdcli.recipe.registry import losses, registered, withdraw
+from kdcli.recipe.loss_blocks import losses, registered, withdraw
+from kdcli.recipe.model_shapes import Models, ModelShape
+from kdcli.recipe.term_plan import TermPlan
+from kdcli.recipe.yaml_document import KeyPath, Override
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """\

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from kdcli.data.sources import DataRequest
+from kdcli.data.task_loading import DataRequest
 from kdcli.engine.events import Evaluated, Event, Events, Logged, PhaseDone
 from kdcli.jobs.cofinetune import cofinetune
 from kdcli.jobs.distill import distill
-from kdcli.models.loading import load_classifier
+from kdcli.models.weight_loading import load_classifier
 from kdcli.plan.request import TrainRequest
 from kdcli.recipe.catalogue import shipped
-from kdcli.recipe.document import Override
+from kdcli.recipe.yaml_document import Override
 
 RATES = ("training.learning_rate=3e-3", "training.batch_size=16", "training.precision=fp32")
 WITHOUT_TEACHERS = {"finetune"}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from transformers import pipeline
 
-from kdcli.data.sources import DataRequest
+from kdcli.data.task_loading import DataRequest
 from kdcli.engine.events import Events
 from kdcli.errors import RequestError
 from kdcli.evaluation.gates import Gate

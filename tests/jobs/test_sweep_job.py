@@ -16,19 +16,19 @@ from optuna.trial import Trial
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from kdcli.data.sources import DataRequest
+from kdcli.data.task_loading import DataRequest
 from kdcli.engine.events import Event, Events, Note, PhaseStarted, StepDone
 from kdcli.errors import GateError, InterruptedRunError, RequestError, RunFailedError
 from kdcli.plan.request import TrainRequest
-from kdcli.recipe.document import Override
 from kdcli.recipe.loading import load as load_recipe
+from kdcli.recipe.yaml_document import Override
 from kdcli.sweep import job
 from kdcli.sweep.folder import SweepFolder
 from kdcli.sweep.job import dry_sweep, sweep
-from kdcli.sweep.loading import loads
 from kdcli.sweep.results import SweepResult, TrialResult
 from kdcli.sweep.space import Combination, grid_point, text
 from kdcli.sweep.study import SweepStudy, opened_study
+from kdcli.sweep.sweep_file import loads
 from tests.jobs.conftest import QUICK
 
 GRID = """\
@@ -110,7 +110,7 @@ def _quick_database() -> Iterator[None]:
 @pytest.fixture
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page is not drawn, which would take longest."""
-    monkeypatch.setattr("kdcli.sweep.proof.page", lambda result, title: "")
+    monkeypatch.setattr("kdcli.sweep.result_files.page", lambda result, title: "")
 
 
 @pytest.fixture

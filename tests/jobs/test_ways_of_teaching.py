@@ -11,18 +11,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdcli.data.sources import DataRequest, load_task
+from kdcli.data.task_loading import DataRequest, load_task
 from kdcli.engine.events import Event, Events, Logged, Note, PhaseStarted, StepDone
 from kdcli.errors import InterruptedRunError, RequestError
 from kdcli.jobs.distill import distill
 from kdcli.jobs.evaluate import EvaluateRequest, evaluate
-from kdcli.jobs.preparation import with_starter_defaults
+from kdcli.jobs.request_checks import with_starter_defaults
 from kdcli.jobs.run_folder import RunFolder
-from kdcli.models.loading import load_classifier
-from kdcli.plan.asked import load_recipe
+from kdcli.models.weight_loading import load_classifier
 from kdcli.plan.request import TrainRequest
+from kdcli.plan.settings import load_recipe
 from kdcli.recipe.catalogue import shipped
-from kdcli.recipe.document import Override
+from kdcli.recipe.yaml_document import Override
 
 TinyRun = tuple[Path, list[Event]]
 
@@ -121,7 +121,7 @@ def test_out_of_fold_answers_are_of_copies_that_have_not_seen_the_sample(
     told: list[Event] = []
     run, evaluation = distill(request, Events([told.append]), tmp_path / "run")
 
-    labels = load_task(request.data).train.labels
+    labels = load_task(request.data).train.targets
     assert labels is not None
     seen = next(model.scores["accuracy"] for model in evaluation.models if model.role == "teacher")
     folds = [np.load(path)["logits of bert"] for path in sorted(run.out_of_fold.glob("*.npz"))]

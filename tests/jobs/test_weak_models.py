@@ -9,7 +9,7 @@ import torch
 from kdcli.data.task import Split, Task
 from kdcli.engine.events import Event, Events, Note
 from kdcli.errors import GateError, RequestError
-from kdcli.jobs.teachers import refuse_outputs_not_finite, refuse_weak_teachers
+from kdcli.jobs.teacher_training import refuse_outputs_not_finite, refuse_weak_teachers
 from kdcli.plan.hardware import teachers_dtype
 from kdcli.tasks.classification import Classification
 

@@ -12,7 +12,7 @@ import torch
 from kdcli.losses.attention import HeadMap
 from kdcli.losses.attention_kl import AttentionKlTerm
 from kdcli.losses.attention_mse import AttentionMseTerm
-from kdcli.losses.layers import LayerTerm
+from kdcli.losses.layer_term import LayerTerm
 from kdcli.losses.relation_kl import RelationKlTerm
 from kdcli.models.output import Output, Wanted
 from kdcli.models.student import STUDENT

@@ -139,7 +139,7 @@ def test_by_default_teachers_count_alike_and_their_mean_is_taken() -> None:
 def test_weights_by_answers_need_no_labels(weighting: str) -> None:
     batch, outputs = RandomSamples().cut()
     term = SoftLabelsTerm(TEACHERS, weighting=weighting, scale="agreement", sizes={"bert": 2, "roberta": 1})
-    assert torch.equal(parts(term, (replace(batch, labels=None), outputs)), parts(term, (batch, outputs)))
+    assert torch.equal(parts(term, (replace(batch, targets=None), outputs)), parts(term, (batch, outputs)))
 
 
 def test_out_of_fold_answers_weigh_and_are_not_learned_from() -> None:

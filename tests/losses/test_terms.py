@@ -107,10 +107,10 @@ def halved(output: Output, back: bool = False) -> Output:
 def test_terms_that_do_not_look_at_labels_do_without_them(make: Make) -> None:
     case = make()
     batch, outputs = case.samples.cut()
-    assert batch.labels is not None
+    assert batch.targets is not None
     said = case.term(batch, outputs)
-    if torch.equal(case.term(replace(batch, labels=batch.labels.roll(1)), outputs), said):
-        assert torch.equal(case.term(replace(batch, labels=None), outputs), said)
+    if torch.equal(case.term(replace(batch, targets=batch.targets.roll(1)), outputs), said):
+        assert torch.equal(case.term(replace(batch, targets=None), outputs), said)
 
 
 # The scale

@@ -13,8 +13,8 @@ from transformers import BertForSequenceClassification
 from kdcli.errors import RequestError
 from kdcli.models.checkpoints import ALIASES, Reference, describe, parse_references
 from kdcli.models.head import SharedHead
-from kdcli.models.loading import load_classifier, load_encoder, load_tokenizer
 from kdcli.models.teachers import CofinetunedTeachers
+from kdcli.models.weight_loading import load_classifier, load_encoder, load_tokenizer
 from tests.models.architectures import NAMES, encoder
 
 

@@ -15,9 +15,9 @@ import torch
 from kdcli.errors import RequestError
 from kdcli.models.checkpoints import Reference, describe, parse_references
 from kdcli.models.head import SharedHead
-from kdcli.models.loading import load_classifier, load_encoder, load_tokenizer, quiet_transformers, text_limit
-from kdcli.models.starter import write_starter_teacher
+from kdcli.models.starter_teachers import write_starter_teacher
 from kdcli.models.teachers import CofinetunedTeachers, Teacher
+from kdcli.models.weight_loading import load_classifier, load_encoder, load_tokenizer, quiet_transformers, text_limit
 from tests.models.architectures import CONFIGS
 from tests.models.mutations import broken, linked, mutated, outcome
 

@@ -30,14 +30,14 @@ from kdcli.data.tokens import fingerprint
 from kdcli.engine.events import Events
 from kdcli.errors import RequestError
 from kdcli.export.gate import Texts
-from kdcli.jobs.asking import classifier_answers
 from kdcli.jobs.export import ExportRequest, export
+from kdcli.jobs.model_outputs import classifier_logits
 from kdcli.models.capture import captured
-from kdcli.models.loading import load_classifier, load_tokenizer
 from kdcli.models.output import Wanted
 from kdcli.models.padding import is_given_each_length_by_itself
 from kdcli.models.segments import SEGMENTS, segment_kinds
 from kdcli.models.student import build_student, save_student
+from kdcli.models.weight_loading import load_classifier, load_tokenizer
 
 FIRST = ["The film was great", "a story", "The plot was boring, and its music awful!"]
 SECOND = ["The story was dreadful", "a film that was long", "charming"]
@@ -109,7 +109,7 @@ def by_hand(folder: Path, takes: bool) -> np.ndarray[Any, Any]:
 def test_pairs_are_answered_as_the_model_was_made_for(kind: str, named: bool, make: Callable[[str, bool], Path]) -> None:
     folder, takes = make(kind, named), MAKE[kind][1]
     split = Split(FIRST, SECOND, np.zeros(3, dtype=np.int64), "here", "")
-    found, _ = classifier_answers(folder, split, 64, torch.device("cpu"))
+    found, _ = classifier_logits(folder, split, 64, torch.device("cpu"))
     np.testing.assert_allclose(found, by_hand(folder, takes), atol=2e-5)
     assert (SEGMENTS in load_tokenizer(folder).model_input_names) == takes
     assert bool(segment_kinds(AutoConfig.from_pretrained(folder))) == takes
@@ -143,7 +143,7 @@ def test_an_exported_file_is_asked_alike(kind: str, make: Callable[[str, bool], 
             for _ in range(7)
         )
     )
-    from kdcli.data.sources import DataRequest
+    from kdcli.data.task_loading import DataRequest
 
     data = DataRequest(data=str(tmp_path / "pairs.csv"), text_pair_column="text_pair")
     export(ExportRequest(target=folder, out=tmp_path / "export", precisions=("fp32",), benchmark="off", data=data), Events())
@@ -190,7 +190,7 @@ def test_a_model_that_leans_on_padding_answers_a_batch_as_its_texts_alone(kind: 
     AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path)
     tokenizer, texts = load_tokenizer(tmp_path), [*FIRST, *SECOND, "The film"]
     split = Split(texts, None, np.zeros(len(texts), dtype=np.int64), "here", "")
-    found, _ = classifier_answers(tmp_path, split, 64, torch.device("cpu"))
+    found, _ = classifier_logits(tmp_path, split, 64, torch.device("cpu"))
     with torch.no_grad():
         alone = torch.cat([model.eval()(**tokenizer(text, return_tensors="pt")).logits for text in texts])
     np.testing.assert_allclose(found, alone.numpy(), atol=2e-5)

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
-from kdcli.models.starter import write_starter_teacher
+from kdcli.models.starter_teachers import write_starter_teacher
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])

@@ -24,7 +24,6 @@ from kdcli.data.task import Split
 from kdcli.data.tokens import tokenise
 from kdcli.errors import RequestError
 from kdcli.models.capture import blocks, captured, serves
-from kdcli.models.loading import load_classifier, load_tokenizer
 from kdcli.models.output import KINDS, Wanted
 from kdcli.models.student import (
     STUDENT,
@@ -37,6 +36,7 @@ from kdcli.models.student import (
     save_student,
     student_config,
 )
+from kdcli.models.weight_loading import load_classifier, load_tokenizer
 from tests.models.architectures import NAMES, VOCABULARY, checkpoint, encoder, every, inputs
 
 LABELS = ("bad", "fair", "good")
@@ -217,7 +217,7 @@ def batch_of(given: dict[str, torch.Tensor]) -> Batch:
 def test_the_learner_answers_as_the_model_does_with_the_asked_layers(tmp_path: Path) -> None:
     student = built(checkpoint("bert", tmp_path), [1, 2])
     model: Any = student.model.eval()
-    answer = StudentLearner(model).answer(inputs(), Wanted.of("hidden", [0, 2]))
+    answer = StudentLearner(model).output(inputs(), Wanted.of("hidden", [0, 2]))
     expected = model(**inputs(), output_hidden_states=True)
     assert torch.equal(answer.logits, expected.logits)
     assert sorted(answer.hidden) == [0, 2]
@@ -250,9 +250,9 @@ def test_a_student_of_which_nothing_is_wanted_shows_nothing(needs: dict[str, Wan
 def test_an_answer_keeps_its_insides_when_the_next_one_is_given(tmp_path: Path) -> None:
     learner = StudentLearner(built(checkpoint("bert", tmp_path), [1, 2]).model.eval())
     wanted = every(["hidden", "attention"], [1])
-    first = learner.answer(inputs(1), wanted)
+    first = learner.output(inputs(1), wanted)
     before = first.hidden[1].clone(), first.attention[1].clone()
-    second = learner.answer(inputs(2), wanted)
+    second = learner.output(inputs(2), wanted)
     assert torch.equal(first.hidden[1], before[0])
     assert torch.equal(first.attention[1], before[1])
     assert not torch.equal(second.attention[1], first.attention[1])
@@ -260,7 +260,7 @@ def test_an_answer_keeps_its_insides_when_the_next_one_is_given(tmp_path: Path) 
 
 def test_the_student_learns_from_its_own_attention(tmp_path: Path) -> None:
     learner = StudentLearner(built(checkpoint("bert", tmp_path), [1, 2]).model)
-    answer = learner.answer(inputs(), Wanted.of("attention", [1]))
+    answer = learner.output(inputs(), Wanted.of("attention", [1]))
     answer.attention[1][:, :, :3, :3].square().sum().backward()  # type: ignore[no-untyped-call]
     learnt = {key for key, weight in learner.named_parameters() if weight.grad is not None}
     assert "model.bert.encoder.layer.0.attention.self.query.weight" in learnt

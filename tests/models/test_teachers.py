@@ -15,9 +15,9 @@ from kdcli.data.tokens import tokenise
 from kdcli.errors import RequestError
 from kdcli.models.capture import captured, serves
 from kdcli.models.head import SharedHead
-from kdcli.models.loading import load_encoder, load_tokenizer
 from kdcli.models.output import KINDS, Output, Wanted
 from kdcli.models.teachers import CofinetunedTeachers, Ensemble, Teacher
+from kdcli.models.weight_loading import load_encoder, load_tokenizer
 from tests.models.architectures import NAMES, checkpoint, encoder, every, inputs, real_rows
 
 LABELS = ("negative", "positive", "neither")

@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, BertForMaskedLM
 from kdcli.data.tokens import TokenView
 from kdcli.engine.events import Event, StepDone
 from kdcli.engine.optimisation import rate_factor
-from kdcli.engine.phase import Phase
+from kdcli.engine.stages import Phase
 from kdcli.losses.hard_labels import HardLabelsTerm
 from kdcli.losses.term import Term
 from kdcli.models.head import SharedHead
@@ -227,16 +227,16 @@ def test_inside_the_block_the_model_says_what_the_whole_one_says(name: str) -> N
     whole, model = classifier(name).eval(), classifier(name).eval()
     batch = random_samples(view(model)).batch(range(8))
     inputs = batch.views[STUDENT]
-    assert batch.labels is not None
+    assert batch.targets is not None
     assert (inputs["attention_mask"] == 0).any()
     expected = whole(**inputs).logits
-    nn.functional.cross_entropy(expected, batch.labels).backward()  # type: ignore[no-untyped-call]
+    nn.functional.cross_entropy(expected, batch.targets).backward()  # type: ignore[no-untyped-call]
     with trimmed({STUDENT: model}, {STUDENT: [view(model)]}):
         small = model.get_input_embeddings()
         assert isinstance(small, TrimmedEmbedding)
         logits = model(**inputs).logits
         assert torch.equal(logits, expected)
-        nn.functional.cross_entropy(logits, batch.labels).backward()  # type: ignore[no-untyped-call]
+        nn.functional.cross_entropy(logits, batch.targets).backward()  # type: ignore[no-untyped-call]
         assert small.weight.grad is not None
         rows = small.rows[USED]  # type: ignore[index]
         torch.testing.assert_close(

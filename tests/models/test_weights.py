@@ -14,7 +14,7 @@ import torch
 
 from kdcli.errors import RequestError
 from kdcli.models.checkpoints import Reference, describe
-from kdcli.models.loading import load_encoder
+from kdcli.models.weight_loading import load_encoder
 from kdcli.models.weights import INDEX, weight_bytes, weight_files, weights_fingerprint
 from tests.models.mutations import broken, mutated, outcome
 

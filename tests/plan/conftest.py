@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdcli.data.sources import DataRequest, load_task
 from kdcli.data.task import Task
-from kdcli.models.loading import quiet_transformers
+from kdcli.data.task_loading import DataRequest, load_task
+from kdcli.models.weight_loading import quiet_transformers
 from tests.plan.desk import Desk, Shelf
 
 

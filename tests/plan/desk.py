@@ -23,12 +23,12 @@ from transformers import (
 from kdcli.data.task import Task
 from kdcli.errors import Problem, RequestError
 from kdcli.models.checkpoints import parse_references
-from kdcli.plan.asked import load_recipe, on_this_machine
 from kdcli.plan.plan import HopPlan, Plan, StagePlan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import check_recipe, make_plan
-from kdcli.recipe.document import Override
+from kdcli.plan.settings import load_recipe, on_this_machine
 from kdcli.recipe.loading import loads
+from kdcli.recipe.yaml_document import Override
 
 ORIGIN = "mine.yaml"
 Maps = dict[str, dict[int, int]]

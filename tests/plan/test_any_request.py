@@ -16,8 +16,8 @@ from kdcli.models.checkpoints import parse_references
 from kdcli.plan.plan import HopPlan
 from kdcli.plan.resolve import check_recipe
 from kdcli.recipe.catalogue import shipped
-from kdcli.recipe.document import KeyPath, Override
 from kdcli.recipe.loading import LoadedRecipe, loads
+from kdcli.recipe.yaml_document import KeyPath, Override
 from tests.plan.desk import Shelf, named
 
 quick = settings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdcli.recipe.layers import NamedLayerMap
+from kdcli.recipe.layer_maps import NamedLayerMap
 from tests.plan.desk import Maps, Shelf
 
 # (student layers, BERT of 4, RoBERTa of 6), worked out by hand

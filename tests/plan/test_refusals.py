@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdcli.data.sources import DataRequest, load_task
 from kdcli.data.task import Task
+from kdcli.data.task_loading import DataRequest, load_task
 from kdcli.errors import Problem
 from tests.plan.desk import Desk, Shelf
 from tests.plan.mistakes import ALL, BERT, BOTH, EIGHT_HEADS, ROBERTA, TERM, Sizes, Wrong, assert_said, other, recipe

@@ -15,18 +15,18 @@ from rich.console import Console, Group
 from kdcli.cli.plan_view import plan_view
 from kdcli.data.task import Task
 from kdcli.errors import RequestError
-from kdcli.evaluation.report.words import parameters_text
+from kdcli.evaluation.report.number_format import parameters_text
 from kdcli.models.checkpoints import parse_references
 from kdcli.models.head import SharedHead
-from kdcli.models.loading import load_encoder, load_tokenizer
 from kdcli.models.teachers import Teacher
+from kdcli.models.weight_loading import load_encoder, load_tokenizer
 from kdcli.plan import resolve
-from kdcli.plan.asked import load_recipe, on_this_machine
 from kdcli.plan.hardware import resolve_device, resolve_precision
 from kdcli.plan.plan import Plan
 from kdcli.plan.request import TrainRequest
 from kdcli.plan.resolve import make_plan
-from kdcli.recipe.document import Override
+from kdcli.plan.settings import load_recipe, on_this_machine
+from kdcli.recipe.yaml_document import Override
 from tests.plan.desk import Desk, labels_of, maps_of
 
 RECIPE = """\

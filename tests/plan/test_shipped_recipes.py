@@ -15,7 +15,7 @@ from kdcli.data.task import Task
 from kdcli.jobs.run_folder import RunFolder
 from kdcli.plan.plan import HopPlan, Plan
 from kdcli.recipe.catalogue import shipped
-from kdcli.recipe.planned import TermPlan
+from kdcli.recipe.term_plan import TermPlan
 from tests.plan.desk import Desk, Maps, Shelf
 
 # student size → teacher → {student layer: teacher layer}

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from kdcli.errors import Problem, RequestError
 from kdcli.recipe.catalogue import shipped
-from kdcli.recipe.document import Key, KeyPath, Override, parse
 from kdcli.recipe.loading import loads
 from kdcli.recipe.schema import Recipe
+from kdcli.recipe.yaml_document import Key, KeyPath, Override, parse
 
 ORIGIN = "mine.yaml"
 quick = settings(deadline=None, database=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])

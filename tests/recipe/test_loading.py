@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from kdcli.errors import Problem, RequestError
-from kdcli.recipe.document import Override
 from kdcli.recipe.loading import LoadedRecipe, load, loads
 from kdcli.recipe.losses.hidden_mse import HiddenMse
 from kdcli.recipe.losses.projection import Projection
 from kdcli.recipe.losses.soft_labels import SoftLabels
+from kdcli.recipe.yaml_document import Override
 
 MINIMAL = """\
 name: mine

@@ -10,7 +10,7 @@ import pytest
 from kdcli.data.splits import TEST
 from kdcli.data.task import Split, Task
 from kdcli.errors import RequestError
-from kdcli.recipe.document import Override
+from kdcli.recipe.yaml_document import Override
 from kdcli.tasks.classification import Classification
 
 

@@ -13,10 +13,10 @@ from kdcli.evaluation.intervals import score_interval
 from kdcli.evaluation.resampling import PairedSample
 from kdcli.evaluation.significance import compare_models
 from kdcli.tasks.classification import Classification
-from kdcli.tasks.column import Column
+from kdcli.tasks.kinds import kind_like, kinds
 from kdcli.tasks.metric import Floats
-from kdcli.tasks.registry import kind_like, kinds
 from kdcli.tasks.regression import Regression
+from kdcli.tasks.target_column import Column
 
 KIND = Regression("similarity")
 

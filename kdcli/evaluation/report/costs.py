@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdcli.evaluation.document import Evaluation, ModelScore
-from kdcli.evaluation.report.pictures import Point
+from kdcli.evaluation.report.charts import Point
 from kdcli.evaluation.report.verdict import main_model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdcli.evaluation.document import Evaluation, ModelScore
-from kdcli.evaluation.report.words import NBSP, hundredfold, p_value, signed
+from kdcli.evaluation.report.number_format import NBSP, hundredfold, p_value, signed
 from kdcli.evaluation.significance import Difference, ModelDifference
 
 
@@ -106,8 +106,8 @@ def _difference_sentence(what: str, found: Difference) -> str:
     return f"{what}, {points}, {shown} ({p_value(found.p_value)}{among})."
 
 
-def methods(evaluations: Sequence[Evaluation], *, insides: bool = False, latencies: bool = False) -> list[str]:
-    """How the numbers of the report were made, each method once; ``insides`` and ``latencies`` tell whether it has them."""
+def methods(evaluations: Sequence[Evaluation], *, layers: bool = False, latencies: bool = False) -> list[str]:
+    """How the numbers of the report were made, each method once; ``layers`` and ``latencies`` tell whether it has them."""
     models = [model for evaluation in evaluations for model in evaluation.models]
     pairs = [each for evaluation in evaluations for each in evaluation.differences]
     seeds = [each for evaluation in evaluations for each in evaluation.recipe_differences]
@@ -147,7 +147,7 @@ def methods(evaluations: Sequence[Evaluation], *, insides: bool = False, latenci
             "where it helps.",
         ),
         (
-            insides,
+            layers,
             "Insides: linear CKA (Kornblith et al. 2019) of the states of tokens that both tokenizers have, aligned by text.",
         ),
         (

@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from kdcli.recipe.document import KeyPath
 from kdcli.recipe.loss import LayerLoss
+from kdcli.recipe.loss_blocks import registered
 from kdcli.recipe.losses.heads import Heads, settled_heads
-from kdcli.recipe.planning import Models, ModelShape
-from kdcli.recipe.registry import registered
+from kdcli.recipe.model_shapes import Models, ModelShape
+from kdcli.recipe.yaml_document import KeyPath
 
 
 @registered

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from kdcli.recipe.loss import LossBlock
-from kdcli.recipe.registry import registered
+from kdcli.recipe.loss_blocks import registered
 
 
 @registered

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag
 
 from kdcli.recipe.blocks import form_of
-from kdcli.recipe.document import KeyPath
-from kdcli.recipe.planning import Models, ModelShape
+from kdcli.recipe.model_shapes import Models, ModelShape
+from kdcli.recipe.yaml_document import KeyPath
 
 HeadPairs = Annotated[
     dict[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]],

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from kdcli.recipe.blocks import Changing
 from kdcli.recipe.loss import TeacherLoss
-from kdcli.recipe.registry import registered
+from kdcli.recipe.loss_blocks import registered
 
 
 @registered

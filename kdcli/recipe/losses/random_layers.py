@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from kdcli.recipe.loss import LayerMaps, TeacherLoss
-from kdcli.recipe.planning import Models
-from kdcli.recipe.registry import registered
+from kdcli.recipe.loss_blocks import registered
+from kdcli.recipe.model_shapes import Models
 
 
 @registered

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from kdcli.recipe.blocks import MOST
-from kdcli.recipe.document import KeyPath
-from kdcli.recipe.layers import Layers
+from kdcli.recipe.layer_maps import Layers
 from kdcli.recipe.loss import LayerLoss
-from kdcli.recipe.planning import Models, ModelShape
-from kdcli.recipe.registry import registered
+from kdcli.recipe.loss_blocks import registered
+from kdcli.recipe.model_shapes import Models, ModelShape
+from kdcli.recipe.yaml_document import KeyPath
 
 
 @registered

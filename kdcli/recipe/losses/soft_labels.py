@@ -8,10 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag
 
 from kdcli.recipe.blocks import Number, PositiveChanging, form_of
-from kdcli.recipe.document import KeyPath
 from kdcli.recipe.loss import TeacherLoss
-from kdcli.recipe.planning import Models, ModelShape
-from kdcli.recipe.registry import registered
+from kdcli.recipe.loss_blocks import registered
+from kdcli.recipe.model_shapes import Models, ModelShape
 from kdcli.recipe.weightings import (
     NONE,
     SCALES,
@@ -23,6 +22,7 @@ from kdcli.recipe.weightings import (
     scales_in_words,
     weightings_in_words,
 )
+from kdcli.recipe.yaml_document import KeyPath
 
 DivergenceName = Literal["cross-entropy", "kl", "reverse-kl", "js", "tv"]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from xml.etree import ElementTree
 
 from kdcli.evaluation.document import ModelScore, RecipeScore
-from kdcli.evaluation.report import cells, pictures
+from kdcli.evaluation.report import charts, heatmaps
 from kdcli.evaluation.report.canvas import Picture
-from kdcli.evaluation.report.cells import Grid
+from kdcli.evaluation.report.charts import Point
 from kdcli.evaluation.report.curves import Line, Phase
-from kdcli.evaluation.report.pictures import Point
+from kdcli.evaluation.report.heatmaps import Grid
 from kdcli.tasks.calibration import Bin, Calibration
 
 MARKUP = '<b>&"x"</b> $a_b$'
@@ -38,14 +38,14 @@ def recipe(name: str) -> RecipeScore:
 
 
 DRAW: dict[str, Callable[[str], Picture]] = {
-    "scores": lambda name: pictures.scores(name, "Scores", [model(MARKUP, 0.8), model("other", 0.7)], "f1"),
-    "seeds": lambda name: pictures.seeds(name, "Seeds", [recipe(MARKUP), recipe("other")], "f1"),
-    "reliability": lambda name: pictures.reliability(name, MARKUP, CALIBRATION),
-    "confusion": lambda name: cells.confusion(name, MARKUP, [MARKUP, "b"], [[30, 4], [0, 17]]),
-    "heatmap": lambda name: cells.heatmap(name, GRID, {0: 1, 1: 0}, {2: 1}),
-    "losses": lambda name: pictures.losses(name, PHASE),
-    "progress": lambda name: pictures.progress(name, PHASE),
-    "tradeoff": lambda name: pictures.tradeoff(
+    "scores": lambda name: charts.scores(name, "Scores", [model(MARKUP, 0.8), model("other", 0.7)], "f1"),
+    "seeds": lambda name: charts.seeds(name, "Seeds", [recipe(MARKUP), recipe("other")], "f1"),
+    "reliability": lambda name: charts.reliability(name, MARKUP, CALIBRATION),
+    "confusion": lambda name: heatmaps.confusion(name, MARKUP, [MARKUP, "b"], [[30, 4], [0, 17]]),
+    "heatmap": lambda name: heatmaps.heatmap(name, GRID, {0: 1, 1: 0}, {2: 1}),
+    "losses": lambda name: charts.losses(name, PHASE),
+    "progress": lambda name: charts.progress(name, PHASE),
+    "tradeoff": lambda name: charts.tradeoff(
         name, "Costs", "MB", "f1", [Point(MARKUP, "student", 1, 0.5), Point("b", "teacher", 90, 0.6)]
     ),
 }

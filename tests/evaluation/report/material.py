@@ -10,9 +10,9 @@ import numpy as np
 
 from kdcli.data.task import Split, Task
 from kdcli.evaluation.agreement import Slice
-from kdcli.evaluation.comparison import Answer, compare, ensemble
-from kdcli.evaluation.document import Evaluation, GateResult, Insides, Kind, Role, TeacherInsides
-from kdcli.evaluation.report.page import Material
+from kdcli.evaluation.comparison import ModelOutputs, compare, ensemble
+from kdcli.evaluation.document import Evaluation, GateResult, Kind, LayerComparison, Role, TeacherSimilarity
+from kdcli.evaluation.report.html_page import Material
 from kdcli.export.gate import Check, SplitCheck
 from kdcli.export.latency import Latency
 from kdcli.export.variants import Variant
@@ -37,18 +37,18 @@ def task_of(classes: Sequence[str], rows: int, metric: str = "accuracy") -> Task
     return Task("reviews", Classification(names, names), metric, splits)
 
 
-def answer(task: Task, name: str, role: Role, skill: float, noise: int, **more: Any) -> Answer:
+def answer(task: Task, name: str, role: Role, skill: float, noise: int, **more: Any) -> ModelOutputs:
     """A model that prefers the right class by so many standard deviations of its noise."""
-    labels = task.splits["test"].labels
+    labels = task.splits["test"].targets
     assert labels is not None
     logits = np.random.default_rng(noise).normal(size=(len(labels), len(task.kind.class_names)))
     logits[np.arange(len(labels)), labels] += skill
     kind: Kind = more.pop("kind", "checkpoint")
     scaled = (1.5 * logits).astype(np.float32)
-    return Answer(name=name, role=role, kind=kind, predictions=scaled.argmax(-1), outputs=scaled, **more)
+    return ModelOutputs(name=name, role=role, kind=kind, predictions=scaled.argmax(-1), outputs=scaled, **more)
 
 
-def family(task: Task, student: str = "student", teachers: Sequence[str] = ("bert", "roberta")) -> list[Answer]:
+def family(task: Task, student: str = "student", teachers: Sequence[str] = ("bert", "roberta")) -> list[ModelOutputs]:
     """A student with its teachers, their ensemble, itself without them, and its ONNX file."""
     masters = [
         answer(task, name, "teacher", 2.4 + 0.2 * place, place, parameters=110_000_000 + place, bytes=440_000_000)
@@ -68,7 +68,7 @@ def family(task: Task, student: str = "student", teachers: Sequence[str] = ("ber
     ]
 
 
-def seeds_of(task: Task, seeds: Sequence[int] = (0, 1, 2), **skills: float) -> list[Answer]:
+def seeds_of(task: Task, seeds: Sequence[int] = (0, 1, 2), **skills: float) -> list[ModelOutputs]:
     """Students of several seeds each, by the names and skills of their recipes."""
     return [
         answer(task, f"{recipe}-{seed}", "student", skill, 10 * seed + int(skill), recipe=recipe, seed=seed)
@@ -77,7 +77,7 @@ def seeds_of(task: Task, seeds: Sequence[int] = (0, 1, 2), **skills: float) -> l
     ]
 
 
-def evaluation_of(task: Task, answers: Sequence[Answer], split: str = "test") -> Evaluation:
+def evaluation_of(task: Task, answers: Sequence[ModelOutputs], split: str = "test") -> Evaluation:
     """The answers, compared, with a gate that holds and one that does not."""
     found = compare(task, split, answers, ["The labels were made up."])
     name = found.models[0].name
@@ -95,7 +95,7 @@ def lost(name: str, difference: float, p_value: float) -> Slice:
     return Slice("word", name, 40, 0.9, 0.9 + difference, difference, -0.01, p_value)
 
 
-def insides_of(teachers: Mapping[str, int], layers: int = 4, heads: int = 12) -> Insides:
+def compare_layers(teachers: Mapping[str, int], layers: int = 4, heads: int = 12) -> LayerComparison:
     """Likeness that is greatest along the even map, for teachers with so many layers; the first shows all that there is."""
     generator = np.random.default_rng(3)
 
@@ -109,7 +109,7 @@ def insides_of(teachers: Mapping[str, int], layers: int = 4, heads: int = 12) ->
     for place, (name, depth) in enumerate(teachers.items()):
         even = {layer: layer * depth // layers for layer in range(1, layers + 1)}
         entries.append(
-            TeacherInsides(
+            TeacherSimilarity(
                 teacher=name,
                 cka=likeness(layers + 1, depth + 1),
                 cls_cosine=None if place else likeness(layers + 1, depth + 1),
@@ -122,7 +122,7 @@ def insides_of(teachers: Mapping[str, int], layers: int = 4, heads: int = 12) ->
                 suggested_cka=0.84,
             )
         )
-    return Insides(student="student", split="dev", rows=500, tokens=12_345, teachers=entries)
+    return LayerComparison(student="student", split="dev", rows=500, tokens=12_345, teachers=entries)
 
 
 def metrics_lines(steps: int = 60, every: int = 5) -> list[dict[str, Any]]:
@@ -171,7 +171,7 @@ def whole_material(**changes: Any) -> Material:
     fields: dict[str, Any] = {
         "title": "reviews-4L-20260101-120000",
         "evaluations": [found, found.model_copy(update={"split": "dev"})],
-        "insides": insides_of({"bert": 12, "roberta": 12}),
+        "layers": compare_layers({"bert": 12, "roberta": 12}),
         "metrics": metrics_lines(),
         "recipe": "name: mt-bert\nstages:\n- name: distill\n  epochs: 3\n",
         "environment": {"kdcli": "0.9", "seed": "0", "machine": "2 cores"},

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kdcli.evaluation.report import canvas, pictures
+from kdcli.evaluation.report import canvas, charts
 from kdcli.evaluation.report.canvas import Picture
 from tests.evaluation.report.drawings import DRAW, MARKUP, contrast, model, words
 
@@ -93,7 +93,7 @@ def test_lines_can_be_seen_on_paper(colour: str) -> None:
 
 def test_long_names_lose_their_middle_and_unprintable_signs_are_replaced() -> None:
     name = "distilled-" + "x" * 60 + "-seed\x00\x1b7"
-    found = [text for text in words(pictures.scores("one", "Scores", [model(name, 0.8)], "f1")) if "…" in text]
+    found = [text for text in words(charts.scores("one", "Scores", [model(name, 0.8)], "f1")) if "…" in text]
     assert len(found) == 1
     assert found[0].startswith("distilled-")
     assert found[0].endswith("-seed\ufffd\ufffd7")
@@ -102,4 +102,4 @@ def test_long_names_lose_their_middle_and_unprintable_signs_are_replaced() -> No
 
 def test_any_script_can_be_drawn() -> None:
     name = "教師 учитель 🤖"
-    assert name in words(pictures.scores("one", "Scores", [model(name, 0.8)], "f1"))
+    assert name in words(charts.scores("one", "Scores", [model(name, 0.8)], "f1"))

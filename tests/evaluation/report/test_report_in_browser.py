@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 
-from kdcli.evaluation.report.page import Material, write_report
+from kdcli.evaluation.report.html_page import Material, write_report
 from tests.evaluation.report.browser import Browser, Scheme, started
-from tests.evaluation.report.material import MARKUP, evaluation_of, family, insides_of, task_of, whole_material
+from tests.evaluation.report.material import MARKUP, compare_layers, evaluation_of, family, task_of, whole_material
 
 OPEN_ALL = "document.querySelectorAll('details').forEach(each => each.open = true);"
 SIDEWAYS = "return document.documentElement.scrollWidth - window.innerWidth"
@@ -65,7 +65,7 @@ def _difficult() -> Material:
     task = task_of([f"{MARKUP} {number} Donaudampfschifffahrtsgesellschaft" for number in range(20)], 200, "macro-f1")
     long = "distilled-student-of-two-teachers-4L-312H-12A-seed-7-try-three"
     found = evaluation_of(task, family(task, long, (MARKUP, "x" * 60, "electra")))
-    return whole_material(title="y" * 80, evaluations=[found], insides=insides_of({MARKUP: 24, "x" * 60: 6}, heads=16))
+    return whole_material(title="y" * 80, evaluations=[found], layers=compare_layers({MARKUP: 24, "x" * 60: 6}, heads=16))
 
 
 @pytest.fixture(scope="module", params=["whole", "difficult"])
